@@ -1,0 +1,67 @@
+# `make up` runs a fleet, `make test` runs the tests. Both need only Python 3.11 or newer, make and a package index.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+MEMBERS := libs/common libs/api libs/cli libs/sim \
+	services/agent services/autoscaler services/controlplane services/gateway services/health services/provisioner
+PINS := constraints.txt $(MEMBERS:%=%/pyproject.toml)
+RUNTIME := $(VENV)/.runtime-installed
+TOOLS := $(VENV)/.tools-installed
+PYTEST_ARGS ?= -q
+
+# uv where it is, pip where not. The build backend goes in first, so that ten members need no environment of their own each.
+install = if command -v uv >/dev/null 2>&1; \
+	then set -- uv pip install --quiet --python $(BIN)/python; \
+	else set -- $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input; fi; \
+	"$$@" -c constraints.txt hatchling editables && \
+	"$$@" -c constraints.txt --no-build-isolation $(MEMBERS:%=-e %) $(1)
+
+.PHONY: help up install test lint format bench clean
+help:
+	@echo "make up       run a fleet here: installs the runtime into $(VENV), then starts navarch up (options: ARGS=...)"
+	@echo "make test     run every test that needs nothing from outside"
+	@echo "make install  install everything, test tools included"
+	@echo "make lint     ruff, mypy, import-linter"
+	@echo "make format   let ruff format and fix"
+	@echo "make bench    benchmarks against a ceiling measured in the same run"
+	@echo "make clean    remove the virtual environment and caches; a fleet's state in navarch-data stays"
+
+up: $(RUNTIME)
+	@exec $(BIN)/navarch up $(ARGS)
+
+install: $(TOOLS)
+
+test: $(TOOLS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(TOOLS)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(TOOLS)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(TOOLS)
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@scripts/make-venv $(VENV)
+
+# An environment that has the tools has the runtime too.
+$(RUNTIME): $(PINS) | $(BIN)/python
+	@echo "installing the runtime into $(VENV)"
+	@$(call install)
+	@touch $@
+
+$(TOOLS): $(PINS) tests/requirements.txt | $(BIN)/python
+	@echo "installing everything into $(VENV)"
+	@$(call install,-r tests/requirements.txt)
+	@touch $(RUNTIME) $@

@@ -1,0 +1,1 @@
+"""A simulated world: the fake cloud, and faults to order."""

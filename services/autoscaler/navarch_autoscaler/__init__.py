@@ -1,0 +1,1 @@
+"""Sizes: demand and utilization in, desired node count out."""

@@ -1,0 +1,1 @@
+"""The door: gRPC and HTTP; commits wishes and configuration; serves metrics."""

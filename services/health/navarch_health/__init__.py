@@ -1,0 +1,1 @@
+"""Judges: reports and heartbeats in, verdicts and node-failed events out."""

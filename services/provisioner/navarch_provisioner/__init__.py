@@ -1,0 +1,1 @@
+"""Makes it so: launches, registers, cordons, drains, replaces, terminates."""
