@@ -1,0 +1,485 @@
+"""A typed client of the HTTP API: `AsyncClient`, and `Client` for programs that don't use asyncio.
+
+    with Client("http://localhost:8080", actor="operator:ada") as fleet:
+        for node in fleet.nodes(pool="training").items:
+            print(node.node, node.status)
+
+Every call raises `ApiError` where the server refused, and `Unreachable`, `TimedOut` or `BadAnswer` where there was no
+usable answer. A wish that is sent without a request id gets one here, so that sending it again, after a connection
+broke, is the same wish.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from navarch_api import types as t
+from navarch_api.errors import ApiError, BadAnswer, ClientError, TimedOut, Unreachable
+from navarch_api.ndjson import events_of
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Query = Mapping[str, str | int | Sequence[str] | None]
+
+DEFAULT_SERVER = "http://localhost:8080"
+ANSWER_BYTES_MAX = 256 << 20
+"""No answer is larger: one that is, is not ours."""
+_PAGE = 1000
+_REPEATS = 2
+"""How often a call that is harmless when repeated is sent again after its connection broke."""
+_STREAM_SILENCE_S = 45.0
+"""The server sends an empty line each 15 s: a stream silent for longer than this is dead."""
+
+
+class AsyncClient:
+    """One connection pool to one control plane. Close it, or use it as a context manager."""
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        actor: str = "",
+        token: str = "",
+        timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`actor` is `operator:NAME`, shown in events and reasons. Raises `ClientError` for an impossible address."""
+        headers = {"Accept": "application/json", "User-Agent": "navarch-client"}
+        if actor:
+            headers["X-Navarch-Actor"] = quote(actor, safe=":@+ ")
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self.server = _address(server)
+        self._timeout_s = timeout_s
+        self._http = httpx.AsyncClient(
+            base_url=self.server,
+            headers=headers,
+            timeout=httpx.Timeout(timeout_s),
+            transport=transport or httpx.AsyncHTTPTransport(retries=1),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    # Nodes and what one pays for
+
+    async def nodes(
+        self,
+        *,
+        pool: str | None = None,
+        provider: str | None = None,
+        region: str | None = None,
+        status: str | None = None,
+        health: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        terminated: bool = False,
+    ) -> t.NodeList:
+        """All nodes that match, ordered by name, over all pages. `terminated` adds those that ended."""
+        query: Query = {
+            "pool": pool, "provider": provider, "region": region, "status": status, "health": health,
+            "label": [f"{key}={value}" for key, value in (labels or {}).items()], "all": 1 if terminated else None,
+        }  # fmt: skip
+        items: list[t.Node] = []
+        token, as_of = "", []
+        while True:
+            page = await self._get("nodes", t.NodeList, {**query, "limit": _PAGE, "page_token": token or None})
+            items.extend(page.items)
+            as_of.append(page.as_of)
+            if not (token := page.next_page_token):
+                return t.NodeList(items=tuple(items), as_of=min(as_of))
+
+    async def node(self, node: str) -> t.NodeDetail:
+        return await self._get(f"nodes/{_part(node)}", t.NodeDetail)
+
+    async def instances(self, *, pool: str | None = None, provider: str | None = None) -> t.InstanceList:
+        """All machines that are paid for, over all pages."""
+        items: list[t.Instance] = []
+        token, as_of = "", []
+        while True:
+            query: Query = {"pool": pool, "provider": provider, "limit": _PAGE, "page_token": token or None}
+            page = await self._get("instances", t.InstanceList, query)
+            items.extend(page.items)
+            as_of.append(page.as_of)
+            if not (token := page.next_page_token):
+                return t.InstanceList(items=tuple(items), as_of=min(as_of))
+
+    async def explain_node(self, node: str, *, since: str | None = None) -> t.Explanation:
+        """`since` is an RFC 3339 time, or how long ago: `2h`."""
+        return await self._get(f"nodes/{_part(node)}/explain", t.Explanation, {"since": since})
+
+    async def wish_node(
+        self,
+        node: str,
+        verb: t.NodeVerb,
+        *,
+        reason: str = "",
+        force: bool = False,
+        request_id: str | None = None,
+        expires_in_s: float | None = None,
+    ) -> t.WishAccepted:
+        """Asks for `verb`; the answer comes when the wish is durable, not when it is fulfilled."""
+        body = {"verb": verb, "reason": reason, "force": force, "request_id": request_id or new_request_id()}
+        if expires_in_s is not None:
+            body["expires_in_s"] = expires_in_s
+        return await self._post(f"nodes/{_part(node)}/wishes", t.WishAccepted, body, repeatable=True)
+
+    async def preview_node_wish(
+        self, node: str, verb: t.NodeVerb, *, reason: str = "", force: bool = False
+    ) -> t.WishPreview:
+        """What the wish would do. Raises `ApiError` where it would be refused."""
+        body = {"verb": verb, "reason": reason, "force": force}
+        return await self._post(f"nodes/{_part(node)}/wishes", t.WishPreview, body, query={"dry_run": 1})
+
+    async def node_wish(self, node: str, request_id: str) -> t.WishState:
+        return await self._get(f"nodes/{_part(node)}/wishes/{_part(request_id)}", t.WishState)
+
+    async def inject(self, node: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Injects a fault into a simulated machine: `{"verb": "xid", "code": 79, "gpu": 3}`."""
+        return await self._post(f"nodes/{_part(node)}/inject", dict[str, Any], dict(body))
+
+    # Pools
+
+    async def pools(self) -> t.PoolList:
+        return await self._get("pools", t.PoolList)
+
+    async def pool(self, pool: str) -> t.PoolStatus:
+        return await self._get(f"pools/{_part(pool)}", t.PoolStatus)
+
+    async def explain_pool(self, pool: str, *, since: str | None = None) -> t.Explanation:
+        return await self._get(f"pools/{_part(pool)}/explain", t.Explanation, {"since": since})
+
+    async def wish_pool(
+        self,
+        pool: str,
+        verb: t.PoolVerb,
+        *,
+        nodes: int | None = None,
+        for_s: float | None = None,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> t.WishAccepted:
+        """`nodes` is for `scale` alone; `for_s` says how long the size holds on an autoscaled pool."""
+        body = _pool_wish(verb, nodes, for_s, reason) | {"request_id": request_id or new_request_id()}
+        return await self._post(f"pools/{_part(pool)}/wishes", t.WishAccepted, body, repeatable=True)
+
+    async def preview_pool_wish(
+        self, pool: str, verb: t.PoolVerb, *, nodes: int | None = None, for_s: float | None = None, reason: str = ""
+    ) -> t.WishPreview:
+        body = _pool_wish(verb, nodes, for_s, reason)
+        return await self._post(f"pools/{_part(pool)}/wishes", t.WishPreview, body, query={"dry_run": 1})
+
+    async def pool_wish(self, pool: str, request_id: str) -> t.WishState:
+        return await self._get(f"pools/{_part(pool)}/wishes/{_part(request_id)}", t.WishState)
+
+    # The cluster
+
+    async def plan(self, pool: str | None = None) -> t.Plan:
+        return await self._get("plan", t.Plan, {"pool": pool})
+
+    async def freeze(
+        self, *, reason: str, level: t.FreezeLevel = "all", pool: str | None = None, for_s: float | None = None
+    ) -> t.GuardAccepted:
+        body: dict[str, Any] = {"level": level, "reason": reason}
+        body |= {} if pool is None else {"pool": pool}
+        body |= {} if for_s is None else {"for_s": for_s}
+        return await self._post("freeze", t.GuardAccepted, body)
+
+    async def unfreeze(self, *, reason: str = "", pool: str | None = None) -> t.GuardAccepted:
+        body = {"reason": reason} | ({} if pool is None else {"pool": pool})
+        return await self._post("unfreeze", t.GuardAccepted, body)
+
+    async def guards(self) -> t.GuardList:
+        return await self._get("guards", t.GuardList)
+
+    async def config(self) -> t.Config:
+        return await self._get("config", t.Config)
+
+    async def version(self) -> t.Version:
+        return await self._get("version", t.Version)
+
+    async def status(self) -> t.ClusterStatus:
+        return await self._get("status", t.ClusterStatus)
+
+    # Events
+
+    async def events(
+        self,
+        *,
+        pool: str | None = None,
+        node: str | None = None,
+        type: str | None = None,  # noqa: A002 - the API's own word
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> t.EventList:
+        """The newest events that match, newest last. `type` is `node.failed` or `node.*`."""
+        query: Query = {"pool": pool, "node": node, "type": type, "since": since, "limit": limit}
+        return await self._get("events", t.EventList, query)
+
+    async def follow_events(
+        self,
+        *,
+        pool: str | None = None,
+        node: str | None = None,
+        type: str | None = None,  # noqa: A002 - the API's own word
+        since: str | None = None,
+        after: int | None = None,
+        retry_s: float = 1.0,
+    ) -> AsyncIterator[t.EventItem]:
+        """Events as they happen, for ever. A broken stream is taken up again behind the last event that was seen.
+
+        Begins with what comes from now on, or at `since`, or behind stream sequence `after`. Raises `Unreachable` only
+        where the first connection fails, `ApiError` whenever the server refuses.
+        """
+        started = False
+        while True:
+            query: Query = {
+                "pool": pool, "node": node, "type": type, "follow": 1,
+                "since": since if after is None else None, "after": after,
+            }  # fmt: skip
+            try:
+                async with self._stream("events", query) as response:
+                    started = True
+                    async for item in events_of(response.aiter_bytes()):
+                        after = max(after or 0, item.sequence)
+                        yield item
+            except (httpx.TransportError, Unreachable, TimedOut) as error:
+                if not started:
+                    raise _no_answer(error, self.server, self._timeout_s) from error
+            await asyncio.sleep(retry_s)
+
+    async def wait_for_wish(
+        self, request_id: str, *, node: str = "", pool: str = "", timeout_s: float, poll_s: float = 0.5
+    ) -> t.WishState:
+        """Waits until a wish about `node` or `pool` has its final answer. Raises `TimedOut`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    ask = self.node_wish(node, request_id) if node else self.pool_wish(pool, request_id)
+                    if (state := await ask).state != "open":
+                        return state
+                    await asyncio.sleep(poll_s)
+        except TimeoutError as error:
+            raise TimedOut(f"no final answer to {request_id} after {timeout_s:g} s; it stays asked for") from error
+
+    # How it travels
+
+    async def _get(self, path: str, as_type: type[T], query: Query | None = None) -> T:
+        return await self._call("GET", path, as_type, query=query, repeatable=True)
+
+    async def _post(
+        self, path: str, as_type: type[T], body: object, *, query: Query | None = None, repeatable: bool = False
+    ) -> T:
+        return await self._call("POST", path, as_type, query=query, body=body, repeatable=repeatable)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        as_type: type[T],
+        *,
+        query: Query | None = None,
+        body: object = None,
+        repeatable: bool = False,
+    ) -> T:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        for attempt in range(_REPEATS + 1):
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    response = await self._http.request(
+                        method, f"/api/v1/{path}", params=_params(query), content=content, headers=headers
+                    )
+                return _read(response, as_type)
+            except (httpx.TransportError, TimeoutError) as error:
+                # A timeout has used up the caller's patience; a broken connection has not.
+                broken = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+                if not (broken and repeatable and attempt < _REPEATS):
+                    raise _no_answer(error, self.server, self._timeout_s) from error
+        raise AssertionError("every path through the loop returns or raises")
+
+    @asynccontextmanager
+    async def _stream(self, path: str, query: Query) -> AsyncIterator[httpx.Response]:
+        timeout = httpx.Timeout(self._timeout_s, read=_STREAM_SILENCE_S)
+        async with self._http.stream("GET", f"/api/v1/{path}", params=_params(query), timeout=timeout) as response:
+            if response.status_code != httpx.codes.OK:
+                await response.aread()
+                raise _refusal(response)
+            yield response
+
+
+def _sync(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["Client", P], T]:
+    """The same call, waited for."""
+
+    def call(self: "Client", *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(method(self.asynchronous, *args, **kwargs))
+
+    call.__name__, call.__doc__ = method.__name__, method.__doc__
+    return call
+
+
+class Client:
+    """`AsyncClient` for programs without an event loop: the same calls, each waited for. Ctrl-C interrupts a wait."""
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        actor: str = "",
+        token: str = "",
+        timeout_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.asynchronous = AsyncClient(server, actor=actor, token=token, timeout_s=timeout_s, transport=transport)
+        self._runner = asyncio.Runner()
+
+    @property
+    def server(self) -> str:
+        return self.asynchronous.server
+
+    nodes = _sync(AsyncClient.nodes)
+    node = _sync(AsyncClient.node)
+    instances = _sync(AsyncClient.instances)
+    explain_node = _sync(AsyncClient.explain_node)
+    wish_node = _sync(AsyncClient.wish_node)
+    preview_node_wish = _sync(AsyncClient.preview_node_wish)
+    node_wish = _sync(AsyncClient.node_wish)
+    inject = _sync(AsyncClient.inject)
+    pools = _sync(AsyncClient.pools)
+    pool = _sync(AsyncClient.pool)
+    explain_pool = _sync(AsyncClient.explain_pool)
+    wish_pool = _sync(AsyncClient.wish_pool)
+    preview_pool_wish = _sync(AsyncClient.preview_pool_wish)
+    pool_wish = _sync(AsyncClient.pool_wish)
+    wait_for_wish = _sync(AsyncClient.wait_for_wish)
+    plan = _sync(AsyncClient.plan)
+    freeze = _sync(AsyncClient.freeze)
+    unfreeze = _sync(AsyncClient.unfreeze)
+    guards = _sync(AsyncClient.guards)
+    config = _sync(AsyncClient.config)
+    version = _sync(AsyncClient.version)
+    status = _sync(AsyncClient.status)
+    events = _sync(AsyncClient.events)
+
+    def follow_events(
+        self,
+        *,
+        pool: str | None = None,
+        node: str | None = None,
+        type: str | None = None,  # noqa: A002 - the API's own word
+        since: str | None = None,
+        after: int | None = None,
+    ) -> Iterator[t.EventItem]:
+        """Events as they happen, for ever; see `AsyncClient.follow_events`. Breaking out of the loop closes the stream."""
+        stream = self.asynchronous.follow_events(pool=pool, node=node, type=type, since=since, after=after)
+
+        async def following() -> t.EventItem:
+            return await anext(stream)
+
+        try:
+            while True:
+                yield self.run(following())
+        finally:
+            self.run(_close(stream))
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Waits for any coroutine, such as a composition of calls to `self.asynchronous`."""
+        return self._runner.run(call)
+
+    def close(self) -> None:
+        self.run(self.asynchronous.close())
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def new_request_id() -> str:
+    """A request id: sending a wish again with the same one is the same wish."""
+    return uuid.uuid4().hex
+
+
+async def _close(stream: AsyncIterator[Any]) -> None:
+    await stream.aclose()  # type: ignore[attr-defined]  # it is a generator, which the interface need not promise
+
+
+def _address(server: str) -> str:
+    """`host:8080` means http. Raises `ClientError` for what is no address."""
+    text = server.strip().rstrip("/")
+    full = text if "://" in text else f"http://{text}"
+    try:
+        url = httpx.URL(full)
+    except httpx.InvalidURL as error:
+        raise ClientError(f"{server!r} is not a server address: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ClientError(f"{server!r} is not a server address: expected http://HOST:PORT or https://HOST:PORT")
+    return full
+
+
+def _part(text: str) -> str:
+    """One part of a path. An empty one, or dots, would name another resource."""
+    if text in ("", ".", ".."):
+        raise ClientError(f"{text!r} is not a name")
+    return quote(text, safe="")
+
+
+def _params(query: Query | None) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in (query or {}).items():
+        if isinstance(value, str | int):
+            pairs.append((key, str(value)))
+        elif value is not None:
+            pairs.extend((key, item) for item in value)
+    return pairs
+
+
+def _pool_wish(verb: str, nodes: int | None, for_s: float | None, reason: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"verb": verb, "reason": reason}
+    body |= {} if nodes is None else {"nodes": nodes}
+    body |= {} if for_s is None else {"for_s": for_s}
+    return body
+
+
+def _read(response: httpx.Response, as_type: type[T]) -> T:
+    if not response.is_success:
+        raise _refusal(response)
+    if len(response.content) > ANSWER_BYTES_MAX:
+        raise BadAnswer(f"{response.url} answered with {len(response.content)} bytes, more than any answer has")
+    try:
+        return msgspec.json.decode(response.content, type=as_type)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadAnswer(f"{response.url} answered with what is not {as_type.__name__}: {error}") from error
+
+
+def _refusal(response: httpx.Response) -> ClientError:
+    try:
+        return ApiError(msgspec.json.decode(response.content, type=t.Problem))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return BadAnswer(
+            f"{response.url} answered {response.status_code} {response.reason_phrase}; is that a Navarch gateway?"
+        )
+
+
+def _no_answer(error: Exception, server: str, timeout_s: float) -> ClientError:
+    if isinstance(error, ClientError):
+        return error
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return TimedOut(f"{server} did not answer within {timeout_s:g} s")
+    return Unreachable(f"{server} cannot be reached: {error or type(error).__name__}")
