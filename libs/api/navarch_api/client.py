@@ -325,7 +325,7 @@ def _sync(
 ) -> Callable[Concatenate["Client", P], T]:
     """The same call, waited for."""
 
-    def call(self: "Client", *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.run(method(self.asynchronous, *args, **kwargs))
 
     call.__name__, call.__doc__ = method.__name__, method.__doc__
@@ -440,14 +440,14 @@ def _part(text: str) -> str:
     return quote(text, safe="")
 
 
-def _params(query: Query | None) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+def _params(query: Query | None) -> httpx.QueryParams:
+    pairs: list[tuple[str, str | int | float | bool | None]] = []
     for key, value in (query or {}).items():
         if isinstance(value, str | int):
             pairs.append((key, str(value)))
         elif value is not None:
             pairs.extend((key, item) for item in value)
-    return pairs
+    return httpx.QueryParams(pairs)
 
 
 def _pool_wish(verb: str, nodes: int | None, for_s: float | None, reason: str) -> dict[str, Any]:
@@ -482,4 +482,4 @@ def _no_answer(error: Exception, server: str, timeout_s: float) -> ClientError:
         return error
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return TimedOut(f"{server} did not answer within {timeout_s:g} s")
-    return Unreachable(f"{server} cannot be reached: {error or type(error).__name__}")
+    return Unreachable(f"{server} cannot be reached: {str(error) or type(error).__name__}")
