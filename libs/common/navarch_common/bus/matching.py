@@ -1,0 +1,43 @@
+"""Subjects and patterns as NATS understands them: `*` stands for one token, a last `>` for one or more."""
+
+from navarch_common.errors import NavarchError
+
+SUBJECT_LENGTH_MAX = 512
+
+
+class BadSubject(NavarchError, ValueError):
+    """A subject that no message can travel on."""
+
+
+def check_subject(subject: str) -> str:
+    """Returns a subject to publish on. Raises `BadSubject` for empty tokens, wildcards, spaces and control characters."""
+    good = 0 < len(subject) <= SUBJECT_LENGTH_MAX and all(_is_literal(part) for part in subject.split("."))
+    if not good:
+        raise BadSubject(f"{subject!r:.120} is no subject: dot-separated tokens without spaces or wildcards are")
+    return subject
+
+
+def _is_literal(part: str) -> bool:
+    return bool(part) and part not in ("*", ">") and part.isprintable() and " " not in part
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subscription to `pattern` hears `subject`."""
+    wanted, found = pattern.split("."), subject.split(".")
+    for index, part in enumerate(wanted):
+        if part == ">":
+            return len(found) > index
+        if index >= len(found) or part not in ("*", found[index]):
+            return False
+    return len(wanted) == len(found)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether some subject matches both patterns."""
+    left, right = one.split("."), other.split(".")
+    for a, b in zip(left, right, strict=False):
+        if ">" in (a, b):
+            return True
+        if "*" not in (a, b) and a != b:
+            return False
+    return len(left) == len(right)
