@@ -6,14 +6,20 @@ is another question (``installed.py``).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from navarch_common.config.section import Count, Hour, Percent, Section, Text
+from navarch_common.config.section import Count, Hour, Percent, Section, Settings, Text
 
 
-class ReactiveAutoscaling(Section, frozen=True, kw_only=True, tag_field="type", tag="reactive"):
+class Strategy(Section, frozen=True, kw_only=True):
+    """What all strategies have in common."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"metrics"})
+
+
+class ReactiveAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="reactive"):
     """One node more above a utilization, one less below another."""
 
     aliases: ClassVar[dict[str, str]] = {
@@ -27,14 +33,31 @@ class ReactiveAutoscaling(Section, frozen=True, kw_only=True, tag_field="type", 
     """Percent, strictly below which a node is taken away. It must be under ``scale_up_at``."""
 
 
-class QueueAutoscaling(Section, frozen=True, kw_only=True, tag_field="type", tag="queue"):
+class QueueAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="queue"):
     """As many nodes as the queue needs."""
 
     jobs_per_node: Count = 10
     """Queued jobs that one node takes. 0 switches the strategy off."""
 
 
-Day = Literal["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+Day = Annotated[
+    Literal["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+    Meta(
+        extra={
+            "expected": "a day of the week, such as mon or monday",
+            "synonyms": {
+                "sunday": "sun",
+                "monday": "mon",
+                "tuesday": "tue",
+                "wednesday": "wed",
+                "thursday": "thu",
+                "friday": "fri",
+                "saturday": "sat",
+            },
+        }
+    ),
+]
+"""A day of the week; full names are read too, in any case."""
 
 
 class ScheduleEntry(Section, frozen=True, kw_only=True):
@@ -54,7 +77,7 @@ class ScheduleEntry(Section, frozen=True, kw_only=True):
     """Upper bound while it holds."""
 
 
-class ScheduledAutoscaling(Section, frozen=True, kw_only=True, tag_field="type", tag="scheduled"):
+class ScheduledAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="scheduled"):
     """Other bounds by day and hour; ``fallback`` decides between them."""
 
     schedule: tuple[ScheduleEntry, ...] = ()
@@ -63,7 +86,7 @@ class ScheduledAutoscaling(Section, frozen=True, kw_only=True, tag_field="type",
     """Decides within the bounds. None keeps the count inside them."""
 
 
-class PredictiveAutoscaling(Section, frozen=True, kw_only=True, tag_field="type", tag="predictive"):
+class PredictiveAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="predictive"):
     """Follows the trend of the last samples."""
 
     lookback_window: Annotated[int, Meta(ge=1, le=10_000)] = 10
@@ -74,7 +97,7 @@ class PredictiveAutoscaling(Section, frozen=True, kw_only=True, tag_field="type"
     """Decides while there are too few samples, or no growth. None keeps the count."""
 
 
-class CompositeAutoscaling(Section, frozen=True, kw_only=True, tag_field="type", tag="composite"):
+class CompositeAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="composite"):
     """Several strategies at once."""
 
     aliases: ClassVar[dict[str, str]] = {"strategies": "autoscalers"}
@@ -85,12 +108,12 @@ class CompositeAutoscaling(Section, frozen=True, kw_only=True, tag_field="type",
     """The strategies."""
 
 
-class ExternalAutoscaling(Section, frozen=True, kw_only=True, tag_field="type", tag="external"):
+class ExternalAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="external"):
     """A strategy that another distribution brings through the entry-point group ``navarch.autoscalers``."""
 
     strategy: Text
     """The entry point's name: what stands under ``type`` in the file."""
-    settings: dict[str, Any] = {}
+    settings: Settings = {}
     """All its other keys, unchecked: plain text, numbers, booleans, lists and mappings."""
 
 

@@ -11,17 +11,18 @@ from msgspec.structs import force_setattr
 from navarch_common.config.autoscaling import Autoscaling, Day
 from navarch_common.config.limits import LimitsConfig
 from navarch_common.config.notifier import NotifierConfig
-from navarch_common.config.section import Count, Hour, Labels, Path, Patience, ProviderName, Section, Text
+from navarch_common.config.section import Count, Hour, Id, Labels, Path, Patience, Section, Text
 from navarch_common.config.units import Share
 
-ShellCommand = Annotated[str, Meta(min_length=1, max_length=16_384)]
+ShellCommand = Annotated[str, Meta(min_length=1, max_length=16_384, extra={"secret": True})]
+"""A line for a shell. Join tokens end up in them, so it is never shown."""
 SshKey = Annotated[str, Meta(min_length=1, max_length=16_384)]
 
 
 class ProviderChoice(Section, frozen=True, kw_only=True):
     """One of the providers that a pool may launch on."""
 
-    name: ProviderName
+    name: Id
     """A key of ``providers:``."""
     priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] = 0
     """The lowest is tried first."""
@@ -105,8 +106,9 @@ class PoolDefaults(Section, frozen=True, kw_only=True):
     """What a pool may have from ``defaults:``; a pool's own key wins, and in ``health`` and ``labels`` key by key."""
 
     aliases: ClassVar[dict[str, str]] = {"cooldown_period": "cooldown", "autoscaler": "autoscaling"}
+    later: ClassVar[frozenset[str]] = frozenset({"validate", "join"})
 
-    provider: ProviderName | None = None
+    provider: Id | None = None
     """A key of ``providers:``; after loading, each pool has either this or ``providers``."""
     instance_type: Text | None = None
     """``h100-8x`` (model, memory where ambiguous, count) or a cloud's own name; ``local`` and ``fake`` take any."""

@@ -7,12 +7,12 @@ has an adapter for is another question (``installed.py``), asked only of provide
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
 from navarch_common.config.limits import LimitsConfig
-from navarch_common.config.section import Count, Path, Patience, Ratio, Section, Text, Url
+from navarch_common.config.section import Count, Path, Patience, Ratio, Section, Settings, Text, Url
 
 GpuCount = Annotated[int, Meta(ge=1, le=64)]
 
@@ -120,7 +120,7 @@ class ExternalProvider(Section, frozen=True, kw_only=True, tag_field="type", tag
 
     adapter: Text
     """The entry point's name: what stands under ``type`` in the file."""
-    settings: dict[str, Any] = {}
+    settings: Settings = {}
     """All its other keys, unchecked: plain text, numbers, booleans, lists and mappings."""
     limits: LimitsConfig = LimitsConfig()
     """What may be bought here."""

@@ -7,7 +7,7 @@ Field names are the keys of the file. Unit, default and reason stand under each;
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 from msgspec.structs import force_setattr
@@ -16,7 +16,7 @@ from navarch_common.config.limits import LimitsConfig
 from navarch_common.config.notifier import NotifierConfig
 from navarch_common.config.pools import PoolConfig, PoolDefaults
 from navarch_common.config.providers import ProviderConfig
-from navarch_common.config.section import Interval, Name, Path, Patience, ProviderName, Section, Text, Url
+from navarch_common.config.section import Id, Interval, Path, Patience, Section, Text, Url
 
 Address = Annotated[str, Meta(max_length=261, pattern=r"^\S*:\d{1,5}\Z", extra={"expected": "HOST:PORT or :PORT"})]
 ServerUrls = Annotated[
@@ -61,7 +61,7 @@ class BusConfig(Section, frozen=True, kw_only=True):
     """None is plain text, unless the URL's scheme says otherwise."""
     replicas: Literal[1, 3, 5] = 1
     """Copies of each stream; 3 where the NATS cluster has three servers or more."""
-    prefix: Name = "navarch"
+    prefix: Id = "navarch"
     """First token of every subject; streams are named after it."""
 
 
@@ -124,9 +124,11 @@ class InstanceManagerConfig(Section, frozen=True, kw_only=True):
 class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
-    cluster: Name = "default"
+    later: ClassVar[frozenset[str]] = frozenset({"auth"})
+
+    cluster: Id = "default"
     """Tags every machine. Two control planes that share a cloud account need two names."""
-    installation: Name | None = None
+    installation: Id | None = None
     """Tags every machine too. None is random, and kept in the data directory."""
     gc: Literal["report", "terminate"] = "report"
     """What is done about machines that are ours by tag and unknown by record."""
@@ -144,9 +146,9 @@ class Config(Section, frozen=True, kw_only=True):
     """What leaves for observers."""
     instance_manager: InstanceManagerConfig | None = None
     """The reference's block."""
-    providers: dict[ProviderName, ProviderConfig] = {}
+    providers: dict[Id, ProviderConfig] = {}
     """Where machines come from, by name."""
-    pools: dict[Name, PoolConfig] = {}
+    pools: dict[Id, PoolConfig] = {}
     """Node pools, by name."""
     defaults: PoolDefaults = PoolDefaults()
     """What pools have that they do not say. Already folded into ``pools``."""

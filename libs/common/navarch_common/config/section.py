@@ -7,28 +7,35 @@ A kind of value is an annotated type. What msgspec cannot bound by itself stands
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
-ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"
-ID_EXPECTED = "lower-case letters, digits and inner hyphens, at most 63 characters"
+from navarch_common.ids import ID_LENGTH_MAX, ID_PATTERN
 
-Name = Annotated[str, Meta(pattern=ID_PATTERN, max_length=63, extra={"expected": ID_EXPECTED})]
-"""An id of ours: a pool, a cluster, a node."""
-ProviderName = Annotated[
+Id = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z",
-        max_length=63,
-        extra={"expected": "letters, digits, and inner hyphens, dots and underscores, at most 63 characters"},
+        pattern=ID_PATTERN,
+        max_length=ID_LENGTH_MAX,
+        extra={"expected": "an id: lower-case letters, digits and inner hyphens, at most 63 characters"},
     ),
 ]
-"""What a provider is called in the file. It never becomes part of a subject."""
-Text = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+\Z", extra={"expected": "text"})]
+"""What a pool, a provider or a cluster is called: the rule of `navarch_common.ids`, with words for who broke it."""
+Text = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\x00-\x1f\x7f]+\Z",
+        extra={"expected": "printable text of at most 256 characters"},
+    ),
+]
 """A short, printable string: a region, a zone, an image."""
-Path = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+\Z", extra={"expected": "path"})]
+Path = Annotated[
+    str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+\Z", extra={"expected": "a path"})
+]
 """A file's path. A relative one starts at the working directory."""
 Url = Annotated[
     str,
@@ -64,6 +71,9 @@ Labels = dict[
 ]
 """Labels of machines, by name."""
 
+Settings = Annotated[dict[str, Any], Meta(extra={"secret": True})]
+"""Keys that only somebody else's adapter understands, one of which may be a password."""
+
 REDACTED = "<hidden>"
 
 
@@ -72,6 +82,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     aliases: ClassVar[dict[str, str]] = {}
     """Other spellings that are accepted for a key: alias to name."""
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Keys whose name is settled and whose meaning comes with a later release."""
 
     def __repr__(self) -> str:
         hidden = secret_fields(type(self))

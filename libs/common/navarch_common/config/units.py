@@ -105,7 +105,8 @@ def parse_share(text: str) -> Share:
     Raises ValueError, whose message says what was expected and found.
     """
     compact = text.strip()
-    pair = _MAX.fullmatch(compact)
+    # The bound keeps the pattern from working hard on a text that is no share.
+    pair = _MAX.fullmatch(compact) if len(compact) <= 64 else None
     terms = [_term(term) for term in (pair.groups() if pair else (compact,))]
     counts = [term for term in terms if isinstance(term, int)]
     ratios = [term for term in terms if isinstance(term, float)]

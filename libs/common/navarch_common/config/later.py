@@ -1,0 +1,41 @@
+"""Settings whose name is settled and whose meaning comes with a later release.
+
+Their defaults load, so that a full file loads; another value is refused, because a limit that is read and not kept is
+worse than none. Whoever builds one of them removes its line here.
+"""
+
+from __future__ import annotations
+
+from navarch_common.config.limits import LimitsConfig
+from navarch_common.config.pools import PoolDefaults
+from navarch_common.config.problems import Report
+from navarch_common.config.schema import Config
+
+
+def ask_for_later(config: Config, report: Report) -> None:
+    """Note every setting that would have no effect yet."""
+    paths = [f"limits.{key}" for key in _limits(config.limits)]
+    for name, provider in config.providers.items():
+        paths += [f"providers.{name}.limits.{key}" for key in _limits(provider.limits)]
+    for name, pool in config.pools.items():
+        paths += [f"pools.{name}.{key}" for key in _of_pool(pool)]
+    for path in paths:
+        if not report.is_bad(path):
+            report.add(path, "this setting is not available in this release; only its default loads")
+
+
+def _of_pool(pool: PoolDefaults) -> list[str]:
+    wanted = {
+        "automation": pool.automation != "act",
+        "disruption.windows": bool(pool.disruption.windows),
+        "repair": bool(pool.repair),
+        "spot": pool.spot,
+        "spill": bool(pool.spill),
+        "max_price_per_hour": pool.max_price_per_hour is not None,
+        "warm": pool.warm > 0,
+    }
+    return [key for key, is_wanted in wanted.items() if is_wanted] + [f"limits.{key}" for key in _limits(pool.limits)]
+
+
+def _limits(limits: LimitsConfig) -> list[str]:
+    return [key for key in limits.__struct_fields__ if getattr(limits, key) is not None]
