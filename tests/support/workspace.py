@@ -19,7 +19,7 @@ class Member(NamedTuple):
     @property
     def package(self) -> Path:
         """The one import package of this distribution."""
-        return self.path / self.project["name"].replace("-", "_")
+        return self.path / str(self.project["name"]).replace("-", "_")
 
 
 @cache
