@@ -52,6 +52,10 @@ class NewerSchema(StoreError):
     """A later release wrote the record; this one must not overwrite it. Nothing was written."""
 
 
+class BadRecord(StoreError, ValueError):
+    """A stored record that cannot be decoded; or one offered that its own type refuses. Nothing was written."""
+
+
 class BudgetExhausted(StoreError):
     """A bucket has no room. Nothing was written."""
 
@@ -158,7 +162,13 @@ class Beat:
 class StateStore(Protocol):
     """One connection to the shared state."""
 
-    async def get(self, key: Key[R]) -> Stored[R] | None: ...
+    def bind(self, incarnation: str) -> None:
+        """From now on each commit checks that the store is still this incarnation."""
+        ...
+
+    async def get(self, key: Key[R]) -> Stored[R] | None:
+        """Raises `BadRecord` where the record cannot be decoded."""
+        ...
 
     async def get_many(self, keys: Sequence[AnyKey]) -> list[Stored[Any] | None]:
         """In the order asked for. Not atomic over all keys; `expect` in the commit makes it so."""
@@ -175,7 +185,7 @@ class StateStore(Protocol):
 
     async def commit(self, commit: Commit) -> Committed:
         """Applies all or nothing. Raises `Conflict`, `Fenced`, `WrongIncarnation`, `NewerSchema`, `BudgetExhausted`
-        (nothing was written), or `StoreUnavailable` (unknown)."""
+        `BadRecord` (nothing was written), or `StoreUnavailable` (unknown)."""
         ...
 
     async def holders(self, bucket: str, window: timedelta | None = None) -> list[str]: ...
@@ -206,8 +216,10 @@ class StateStore(Protocol):
 
     async def forget_beats(self, nodes: Sequence[str]) -> None: ...
 
-    async def outbox(self, *, older_than_s: float = 0.0, before_id: str = "", limit: int = 1000) -> list[OutboxEntry]:
-        """Waiting entries in id order."""
+    async def outbox(
+        self, *, older_than_s: float = 0.0, after_id: str = "", before_id: str = "", limit: int = 1000
+    ) -> list[OutboxEntry]:
+        """Waiting entries in id order, the first `limit` of them; `after_id` and `before_id` not included."""
         ...
 
     async def outbox_done(self, ids: Sequence[str]) -> None: ...
