@@ -1,7 +1,12 @@
-"""The schema of the file as a JSON Schema, for editors and for people. Pure."""
+"""The schema of the file as a JSON Schema, for editors and for people."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -10,7 +15,7 @@ from navarch_common.config.autoscaling import ExternalAutoscaling
 from navarch_common.config.providers import ExternalProvider
 from navarch_common.config.schema import Config
 from navarch_common.config.section import Section
-from navarch_common.config.units import Share
+from navarch_common.config.units import Share, format_duration
 
 _DURATION = {
     "type": ["string", "integer"],
@@ -39,6 +44,7 @@ def json_schema() -> dict[str, Any]:
     schema = msgspec.json.schema(Config, ref_template="#/$defs/{name}")
     sections = {section.__name__: section for section in _all_sections(Section)}
     for name, definition in schema["$defs"].items():
+        _add_notes(definition, sections.get(name))
         _add_aliases(definition, sections.get(name))
     schema["$defs"]["Share"] = _SHARE
     for external in _EXTERNAL:
@@ -60,8 +66,32 @@ def _add_aliases(definition: dict[str, Any], section: type[Section] | None) -> N
     for alias, name in (section.aliases if section else {}).items():
         if name in properties:
             properties[alias] = {**properties[name], "deprecated": True, "description": f"The same as {name}."}
-    for name in ("default", "discriminator"):
-        definition.pop(name, None)
+
+
+def _add_notes(definition: dict[str, Any], section: type[Section] | None) -> None:
+    """What stands under each field becomes its description."""
+    for name, note in (notes(section) if section else {}).items():
+        if name in definition.get("properties", {}):
+            definition["properties"][name]["description"] = note
+
+
+def notes(section: type[Section]) -> dict[str, str]:
+    """The note under each field of a section, its bases' included."""
+    found: dict[str, str] = {}
+    for base in reversed(section.__mro__):
+        if issubclass(base, Section) and base is not Section:
+            body = ast.parse(inspect.getsource(base)).body[0]
+            assert isinstance(body, ast.ClassDef)
+            found |= dict(_notes_in(body))
+    return found
+
+
+def _notes_in(body: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, note in pairwise(body.body):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
+            yield field.target.id, " ".join(str(note.value.value).split())
 
 
 def _known_tags(external: type[Section], sections: dict[str, type[Section]]) -> list[str]:
@@ -78,7 +108,13 @@ def _in_file_forms(value: Any) -> Any:
         return value
     if value.get("format") == "duration":
         rest = {key: item for key, item in value.items() if key not in ("type", "format", "default")}
-        return {**rest, **_DURATION}
+        default = value.get("default")
+        if isinstance(default, str):
+            rest["default"] = format_duration(msgspec.convert(default, timedelta))
+        return {**_DURATION, **rest}
+    if "$ref" in value:
+        # The default of a section is what its own keys have as defaults.
+        value = {key: item for key, item in value.items() if key != "default"}
     found = {key: _in_file_forms(item) for key, item in value.items() if key != "discriminator"}
     if isinstance(found.get("pattern"), str):
         found["pattern"] = found["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
