@@ -56,8 +56,7 @@ def load_text(
     available: Installed | None = None,
 ) -> Loaded:
     """Check a text. `name` stands in messages where a file's name would. See `load_file`."""
-    if len(text) > document.TEXT_BYTES_MAX or len(encoded := text.encode(errors="replace")) > document.TEXT_BYTES_MAX:
-        raise _refusal(name, _TOO_LARGE)
+    encoded = _encoded(text, name)
     report = Report(name)
     available = available or installed()
     root = fold(document.parse(text, report))
@@ -65,13 +64,25 @@ def load_text(
     if config is not None:
         config = _settled(config, insecure=insecure)
         check(config, report, available)
-    if config is None or (problems := report.problems()):
-        raise ConfigError(report.problems())
-    assert not problems
+    problems = report.problems()
+    if config is None or problems:
+        raise ConfigError(problems)
     return Loaded(config, text, hashlib.sha256(encoded).hexdigest())
 
 
 _TOO_LARGE = f"larger than {document.TEXT_BYTES_MAX // 1024} KiB, which no configuration needs"
+
+
+def _encoded(text: str, name: str) -> bytes:
+    if len(text) > document.TEXT_BYTES_MAX:
+        raise _refusal(name, _TOO_LARGE)
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise _refusal(name, f"expected text, found half a character at position {error.start}") from None
+    if len(encoded) > document.TEXT_BYTES_MAX:
+        raise _refusal(name, _TOO_LARGE)
+    return encoded
 
 
 def _settled(config: Config, *, insecure: bool) -> Config:
