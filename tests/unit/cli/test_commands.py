@@ -1,0 +1,260 @@
+"""The `navarch` command against a server that answers what a test tells it to: output, questions, exit statuses."""
+
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from navarch_cli.main import app
+
+Answer = tuple[int, Any]
+Routes = dict[str, Answer | Callable[[dict[str, Any]], Answer]]
+AT = "2026-01-01T12:00:00Z"
+NODE = {
+    "node": "training-k7x2mpd", "pool": "training", "status": "active", "health": "healthy", "phase": "active",
+    "provider": "local", "instance_type": "h100-8x", "gpus": 8, "created_at": AT, "last_heartbeat": None,
+    "reason": "validated [ok]",
+}  # fmt: skip
+ACCEPTED = {"request_id": "r1", "event_id": "0001-0", "revision": 1, "verb": "cordon", "node": "training-k7x2mpd"}
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    routes: Routes
+    seen: list[tuple[str, dict[str, Any]]]
+    headers: list[dict[str, str]]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_POST(self) -> None:
+        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        path = self.path.removeprefix("/api/v1/")
+        self.server.seen.append((f"{self.command} {path}", body))
+        self.server.headers.append(dict(self.headers))
+        found = self.server.routes.get(f"{self.command} {path.partition('?')[0]}", (404, problem(404, "not-found")))
+        status, answer = found(body) if callable(found) else found
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def problem(status: int, code: str, detail: str = "because") -> dict[str, Any]:
+    return {"title": "no", "status": status, "code": code, "detail": detail}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server(("127.0.0.1", 0), Handler)
+    served.routes, served.seen, served.headers = {}, [], []
+    thread = Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield served
+    served.shutdown()
+    thread.join()
+    served.server_close()
+
+
+def navarch(server: Server | str, *args: str, stdin: str | None = None) -> Result:
+    url = server if isinstance(server, str) else f"http://127.0.0.1:{server.server_address[1]}"
+    return CliRunner().invoke(app, ["-s", url, *args], input=stdin)
+
+
+def test_list_shows_a_table_with_reasons_as_they_are(server: Server) -> None:
+    server.routes["GET nodes"] = (200, {"items": [NODE], "as_of": AT})
+    result = navarch(server, "list")
+    assert result.exit_code == 0
+    assert "training-k7x2mpd" in result.output
+    assert "validated [ok]" in result.output
+    assert "never" in result.output
+
+
+def test_options_may_stand_before_the_command_or_after_it(server: Server) -> None:
+    server.routes["GET nodes"] = (200, {"items": [NODE], "as_of": AT})
+    after = navarch(server, "list", "-o", "json").output
+    before = navarch(server, "-o", "json", "list").output
+    assert json.loads(after) == json.loads(before)
+    assert json.loads(after)[0]["node"] == "training-k7x2mpd"
+    assert json.loads(after)[0]["created_at"] == AT
+
+
+def test_filters_reach_the_server(server: Server) -> None:
+    server.routes["GET nodes"] = (200, {"items": [], "as_of": AT})
+    result = navarch(server, "list", "--status", "NODE_STATUS_ACTIVE", "--label", "team=a", "--all")
+    assert (result.exit_code, result.output) == (0, "no nodes match\n")
+    query = server.seen[0][0]
+    assert "status=active" in query
+    assert "label=team%3Da" in query
+    assert "all=1" in query
+
+
+def test_an_unknown_status_is_a_wrong_command_that_names_the_right_ones(server: Server) -> None:
+    result = navarch(server, "list", "--status", "alive")
+    assert result.exit_code == 2
+    assert "'alive' is not one of provisioning, active" in result.output
+
+
+def test_a_server_that_is_not_there_is_one_line_and_a_hint() -> None:
+    result = navarch("http://127.0.0.1:9", "list")
+    assert result.exit_code == 1
+    assert "navarch up" in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_cordon_sends_the_reason_and_who_asks(server: Server) -> None:
+    server.routes["POST nodes/training-k7x2mpd/wishes"] = (202, ACCEPTED)
+    result = navarch(server, "cordon", "training-k7x2mpd", "--reason", "fan noise")
+    assert result.exit_code == 0
+    assert "event 0001-0" in result.output
+    assert server.seen[0][1]["reason"] == "fan noise"
+    assert server.headers[0]["X-Navarch-Actor"].startswith("operator:")
+
+
+@pytest.mark.parametrize("verb", ["drain", "replace", "terminate"])
+def test_grave_commands_need_yes_off_a_terminal(server: Server, verb: str) -> None:
+    result = navarch(server, verb, "training-k7x2mpd")
+    assert result.exit_code == 2
+    assert "--yes" in result.output
+    assert server.seen == []
+
+
+def test_a_dry_run_asks_nothing_and_changes_nothing(server: Server) -> None:
+    server.routes["POST nodes/training-k7x2mpd/wishes"] = (
+        200,
+        {"verb": "terminate", "node": "training-k7x2mpd", "would": "drain it and end its machine"},
+    )
+    result = navarch(server, "terminate", "training-k7x2mpd", "--dry-run")
+    assert (result.exit_code, result.output) == (0, "training-k7x2mpd: drain it and end its machine\n")
+    assert "dry_run=1" in server.seen[0][0]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code"),
+    [
+        (409, "frozen", 4),
+        (409, "busy", 1),
+        (404, "not-found", 1),
+        (403, "not-allowed", 5),
+        (401, "not-authenticated", 5),
+        (422, "invalid-id", 2),
+        (500, "internal", 1),
+    ],
+)
+def test_a_refusal_has_an_exit_status_of_its_own(server: Server, status: int, code: str, exit_code: int) -> None:
+    server.routes["POST nodes/training-k7x2mpd/wishes"] = (status, problem(status, code, "the reason why"))
+    result = navarch(server, "terminate", "training-k7x2mpd", "--yes")
+    assert result.exit_code == exit_code
+    assert "the reason why" in result.output
+
+
+def test_one_refused_node_does_not_keep_the_others_from_being_asked(server: Server) -> None:
+    server.routes["POST nodes/a/wishes"] = (409, problem(409, "busy", "work runs there"))
+    server.routes["POST nodes/b/wishes"] = (202, {**ACCEPTED, "node": "b"})
+    result = navarch(server, "cordon", "a", "b")
+    assert result.exit_code == 1
+    assert "a: work runs there" in result.output
+    assert "b: cordon asked for" in result.output
+
+
+def test_nodes_are_chosen_by_label(server: Server) -> None:
+    server.routes["GET nodes"] = (200, {"items": [NODE], "as_of": AT})
+    server.routes["POST nodes/training-k7x2mpd/wishes"] = (202, ACCEPTED)
+    assert navarch(server, "cordon", "-l", "team=a").exit_code == 0
+    assert navarch(server, "cordon", "-l", "team=a", "x").exit_code == 2
+    assert navarch(server, "cordon").exit_code == 2
+
+
+def test_wait_tells_what_came_of_it(server: Server) -> None:
+    server.routes["POST nodes/training-k7x2mpd/wishes"] = (202, ACCEPTED)
+    answer = {"at": AT, "outcome": "done", "code": "cordoned", "reason": "cordoned for operator:ada"}
+    server.routes["GET nodes/training-k7x2mpd/wishes/r1"] = (
+        200, {"request_id": "r1", "state": "answered", "answer": answer},
+    )  # fmt: skip
+    result = navarch(server, "cordon", "training-k7x2mpd", "--wait")
+    assert result.exit_code == 0
+    assert "cordoned for operator:ada" in result.output
+
+
+def test_waiting_in_vain_has_an_exit_status_of_its_own(server: Server) -> None:
+    server.routes["POST nodes/training-k7x2mpd/wishes"] = (202, ACCEPTED)
+    server.routes["GET nodes/training-k7x2mpd/wishes/r1"] = (200, {"request_id": "r1", "state": "open"})
+    result = navarch(server, "cordon", "training-k7x2mpd", "--wait", "--wait-timeout", "1s")
+    assert result.exit_code == 3
+    assert "it goes on" in result.output
+
+
+def test_explain_falls_back_to_a_pool_of_that_name(server: Server) -> None:
+    server.routes["GET pools/training/explain"] = (
+        200,
+        {
+            "pool": "training", "status": "running", "as_of": AT,
+            "items": [{"at": AT, "actor": "autoscaler", "code": "queue-depth", "text": "40 queued", "event": "pool.resized"}],
+        },
+    )  # fmt: skip
+    result = navarch(server, "explain", "training")
+    assert result.exit_code == 0
+    assert "40 queued" in result.output
+
+
+def test_what_is_neither_node_nor_pool_is_said_once(server: Server) -> None:
+    result = navarch(server, "explain", "nope")
+    assert result.exit_code == 1
+    assert "no node or pool 'nope'" in result.output
+
+
+def test_plan_exits_with_two_when_something_would_change(server: Server) -> None:
+    step = {"pool": "training", "act": "launch", "reason": "desired is 3, there are 2", "cost_per_hour_delta": 2.5}
+    server.routes["GET plan"] = (200, {"steps": [step], "changes": True})
+    result = navarch(server, "plan", "--exit-code")
+    assert result.exit_code == 2
+    assert "+2.50" in result.output
+    assert navarch(server, "plan").exit_code == 0
+
+
+def test_scale_says_when_it_is_refused(server: Server) -> None:
+    refusal = problem(409, "out-of-bounds", "9 is over max_nodes 5")
+    server.routes["POST pools/training/wishes"] = (409, refusal)
+    result = navarch(server, "pool", "scale", "training", "--nodes", "9")
+    assert result.exit_code == 1
+    assert "over max_nodes 5" in result.output
+
+
+@pytest.mark.parametrize("text", ["5", "m", "-5m", "5x", "99999d"])
+def test_a_bad_duration_is_a_wrong_command(server: Server, text: str) -> None:
+    result = navarch(server, "freeze", "--reason", "x", "--for", text)
+    assert result.exit_code == 2
+    assert server.seen == []
+
+
+def test_events_are_json_as_they_were_sent(server: Server) -> None:
+    event = {
+        "type": "node.failed.v1", "id": "1-0", "at": AT, "cluster": "default", "pool": "training", "node": "n1",
+        "reason": "Xid 79", "code": "xid-79", "actor": "health", "failure_id": "f1",
+    }  # fmt: skip
+    server.routes["GET events"] = (200, {"items": [event], "as_of": AT})
+    assert json.loads(navarch(server, "events", "-o", "json").output) == [event]
+    assert "Xid 79" in navarch(server, "events").output
+
+
+def test_completion_names_its_shells() -> None:
+    assert "_NAVARCH_COMPLETE" in navarch("http://127.0.0.1:9", "completion", "bash").output
+    assert navarch("http://127.0.0.1:9", "completion", "tcsh").exit_code == 2
+
+
+def test_help_describes_commands_of_other_packages_without_importing_them() -> None:
+    result = navarch("http://127.0.0.1:9", "--help")
+    assert "Run a whole fleet here" in result.output
