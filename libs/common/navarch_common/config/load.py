@@ -44,7 +44,7 @@ def load_file(
     default what is installed. Raises ConfigError, also where the file cannot be read.
     """
     name = os.fspath(path)
-    return load_text(_read(name), name, env, insecure=insecure, available=available)
+    return load_text(read_text(name), name, env, insecure=insecure, available=available)
 
 
 def load_text(
@@ -95,7 +95,8 @@ def _settled(config: Config, *, insecure: bool) -> Config:
     return replace(config, pools=pools, insecure=config.insecure or insecure)
 
 
-def _read(name: str) -> str:
+def read_text(name: str) -> str:
+    """The text of a file. Raises ConfigError where it cannot be read, is no UTF-8, or is too large."""
     try:
         with Path(name).open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -1,7 +1,8 @@
 """Watches the configuration file, so that a change comes into force without a restart.
 
-Looking once a second at modification time, size and inode is plain and works everywhere: on network filesystems, for
-editors that rename, and for Kubernetes' ConfigMaps, which swap a link. A hash decides whether anything changed.
+Reading the whole file once a second is plain and sees everything: editors that rename, Kubernetes' ConfigMaps that
+swap a link, network filesystems, and two saves within one tick of the file's clock. A file is at most 1 MiB, and it is
+parsed only when its text is another one.
 """
 
 from __future__ import annotations
@@ -9,14 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 
 from navarch_common.config.installed import Installed
-from navarch_common.config.load import Loaded, load_file
+from navarch_common.config.load import Loaded, load_text, read_text
 from navarch_common.config.problems import ConfigError
-
-Stamp = tuple[int, int, int, int] | None
-"""Device, inode, size and modification time in ns. None where there is no file."""
 
 
 async def watch(
@@ -31,36 +28,46 @@ async def watch(
     """Give what the file holds whenever that changes: a configuration, or why it cannot be one.
 
     `known_sha256` is the text in force: it is not given again until the file has said something else. None gives what
-    is there at once. The same mistakes are told once. Never ends by itself; a file that is gone is a ConfigError.
+    is there at once. A change is given when two looks in a row saw the same, so that nobody acts on a file that is
+    half written. The same mistakes are told once. Never ends by itself; a file that is gone is a ConfigError.
     """
-    last: str | None = known_sha256
-    seen: Stamp = None
-    is_first = True
+    name = os.fspath(path)
+    seen: str | ConfigError | None = None
+    looked_at: str | ConfigError | None = None
+    given = known_sha256
     while True:
-        stamp = await asyncio.to_thread(_stamp, path)
-        if is_first or stamp != seen:
-            outcome = await asyncio.to_thread(_load, path, env, insecure, available)
-            # A file that was changed while we read it shows another stamp now, and is read again.
-            seen, is_first = stamp, False
-            if (identity := _identity(outcome)) != last:
-                last = identity
+        found = await asyncio.to_thread(_read, name)
+        is_first, is_settled = seen is None, _same(found, seen)
+        seen = found
+        if (is_first or is_settled) and not _same(found, looked_at):
+            looked_at = found
+            outcome = await asyncio.to_thread(_checked, found, name, env, insecure, available)
+            if (identity := _identity(outcome)) != given:
+                given = identity
                 yield outcome
         await asyncio.sleep(period_s)
 
 
-def _stamp(path: str | os.PathLike[str]) -> Stamp:
+def _read(name: str) -> str | ConfigError:
     try:
-        found = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return read_text(name)
+    except ConfigError as error:
+        return error
 
 
-def _load(
-    path: str | os.PathLike[str], env: Mapping[str, str], insecure: bool, available: Installed | None
+def _same(one: str | ConfigError | None, other: str | ConfigError | None) -> bool:
+    if isinstance(one, ConfigError) and isinstance(other, ConfigError):
+        return str(one) == str(other)
+    return one == other
+
+
+def _checked(
+    found: str | ConfigError, name: str, env: Mapping[str, str], insecure: bool, available: Installed | None
 ) -> Loaded | ConfigError:
+    if isinstance(found, ConfigError):
+        return found
     try:
-        return load_file(path, env, insecure=insecure, available=available)
+        return load_text(found, name, env, insecure=insecure, available=available)
     except ConfigError as error:
         return error
 

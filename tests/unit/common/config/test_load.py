@@ -377,6 +377,8 @@ def test_an_anchor_is_merged_and_a_pool_s_own_key_wins() -> None:
         ("    region: a-${R}-b-${R}", {"R": "us"}, "region", "a-us-b-us"),
         ("    region: ${R:-eu}", {}, "region", "eu"),
         ("    region: ${R:-eu}", {"R": ""}, "region", "eu"),
+        ("    region: ${R:-eu}", {"R": "us"}, "region", "us"),
+        ("    region: ${R:-eu}-${R:-}", {}, "region", "eu-"),
         ("    region: ${R:-}", {}, "region", None),
         ("    region: ${R}", {"R": ""}, "region", None),
         ("    region: $${R}", {}, "region", "${R}"),
