@@ -1,23 +1,30 @@
 """Settings whose name is settled and whose meaning comes with a later release.
 
 Their defaults load, so that a full file loads; another value is refused, because a limit that is read and not kept is
-worse than none. Whoever builds one of them removes its line here.
+worse than none. Whoever builds one of them removes it here.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from navarch_common.config.limits import LimitsConfig
 from navarch_common.config.pools import PoolDefaults
 from navarch_common.config.problems import Report
 from navarch_common.config.schema import Config
 
+FLEET_LIMITS: Final = ("dollars_per_hour",)
+PROVIDER_LIMITS: Final = ("nodes", "dollars_per_hour", "replacements_per_hour")
+POOL_LIMITS: Final = ("nodes", "dollars_per_hour")
+
 
 def ask_for_later(config: Config, report: Report) -> None:
     """Note every setting that would have no effect yet."""
-    paths = [f"limits.{key}" for key in _limits(config.limits)]
+    paths = _limits("limits", config.limits, FLEET_LIMITS)
     for name, provider in config.providers.items():
-        paths += [f"providers.{name}.limits.{key}" for key in _limits(provider.limits)]
+        paths += _limits(f"providers.{name}.limits", provider.limits, PROVIDER_LIMITS)
     for name, pool in config.pools.items():
+        paths += _limits(f"pools.{name}.limits", pool.limits, POOL_LIMITS)
         paths += [f"pools.{name}.{key}" for key in _of_pool(pool)]
     for path in paths:
         if not report.is_bad(path):
@@ -26,7 +33,7 @@ def ask_for_later(config: Config, report: Report) -> None:
 
 def _of_pool(pool: PoolDefaults) -> list[str]:
     wanted = {
-        "automation": pool.automation != "act",
+        "automation": pool.automation == "approve",
         "disruption.windows": bool(pool.disruption.windows),
         "repair": bool(pool.repair),
         "spot": pool.spot,
@@ -34,8 +41,8 @@ def _of_pool(pool: PoolDefaults) -> list[str]:
         "max_price_per_hour": pool.max_price_per_hour is not None,
         "warm": pool.warm > 0,
     }
-    return [key for key, is_wanted in wanted.items() if is_wanted] + [f"limits.{key}" for key in _limits(pool.limits)]
+    return [key for key, is_wanted in wanted.items() if is_wanted]
 
 
-def _limits(limits: LimitsConfig) -> list[str]:
-    return [key for key in limits.__struct_fields__ if getattr(limits, key) is not None]
+def _limits(path: str, limits: LimitsConfig, keys: tuple[str, ...]) -> list[str]:
+    return [f"{path}.{key}" for key in keys if getattr(limits, key) is not None]
