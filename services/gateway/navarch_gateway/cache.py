@@ -1,0 +1,92 @@
+"""Keeps the records that lists are made of, decoded: what changed is read on every event and each second, all of it now
+and then, since deleted records don't show in what changed.
+
+Whoever needs the very latest of one thing reads the store; lists of ten thousand nodes are served from here and say how
+old they are.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic
+
+import structlog
+
+from navarch_common.clock import Clock
+from navarch_common.model import GUARD, HEALTH, NODE, NODE_WISHES, POOL, POOL_WISH, SUPPLY
+from navarch_common.model.base import Family, R
+from navarch_common.store.base import StateStore, Stored, StoreError
+from navarch_gateway.known import Known
+from navarch_gateway.refusal import unavailable
+
+log = structlog.get_logger(__name__)
+
+SWEEP_EVERY = timedelta(seconds=30)
+READ_TIMEOUT_S = 10.0
+TOO_OLD = timedelta(seconds=30)
+"""A list older than this is not shown as if it were the truth."""
+
+
+@dataclass(slots=True)
+class _Shelf(Generic[R]):
+    """One family's records by name, sorted, and the highest revision among them."""
+
+    family: Family[R]
+    records: Mapping[str, Stored[R]] = field(default_factory=dict)
+    revision: int = 0
+
+    async def refresh(self, store: StateStore, *, sweep: bool) -> bool:
+        """Reads what changed, or everything. True when something is different now."""
+        if sweep:
+            found = await store.records(self.family)
+            fresh = {stored.key.name: stored for stored in found}
+        else:
+            found = await store.changed(self.family, self.revision)
+            if not found:
+                return False
+            fresh = {**self.records, **{stored.key.name: stored for stored in found}}
+        self.records = dict(sorted(fresh.items()))
+        self.revision = max((stored.revision for stored in found), default=0 if sweep else self.revision)
+        return True
+
+
+class Cache:
+    """What is known, refreshed by `refresh`. One writer; readers take `known` and keep it as long as they like."""
+
+    def __init__(self, store: StateStore, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._shelves: tuple[_Shelf[Any], ...] = tuple(
+            _Shelf(family) for family in (NODE, HEALTH, POOL, SUPPLY, GUARD, NODE_WISHES, POOL_WISH)
+        )
+        self._swept_at: datetime | None = None
+        self._known: Known | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def filled(self) -> bool:
+        return self._known is not None
+
+    def known(self) -> Known:
+        """Raises `Refused` while nothing was read yet, or what was read has become too old to be shown."""
+        if self._known is None:
+            raise unavailable("starting", "the gateway has not read the store yet; try again in a moment")
+        age = self._clock.now() - self._known.as_of
+        if age > TOO_OLD:
+            raise unavailable("state-unavailable", f"the store has not answered for {age.total_seconds():.0f} s")
+        return self._known
+
+    async def refresh(self) -> None:
+        """Raises `StoreError`; what was known stays, and grows older."""
+        async with self._lock:
+            now = self._clock.now()
+            sweep = self._swept_at is None or now - self._swept_at >= SWEEP_EVERY
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    for shelf in self._shelves:
+                        await shelf.refresh(self._store, sweep=sweep)
+            except TimeoutError as error:
+                raise StoreError(f"the store did not answer within {READ_TIMEOUT_S:g} s") from error
+            if sweep:
+                self._swept_at = now
+            self._known = Known(now, *(shelf.records for shelf in self._shelves))

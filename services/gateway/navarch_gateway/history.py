@@ -1,0 +1,125 @@
+"""Reads the events' stream: what happened lately, or everything from some place on as it happens."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+
+from navarch_common.bus.base import Bus, BusError, StoredMessage
+from navarch_common.clock import Clock
+from navarch_common.events.base import Event
+from navarch_common.events.codec import BadMessage, decode_event
+from navarch_common.events.subjects import Subjects
+from navarch_gateway.asks import EventQuery
+from navarch_gateway.refusal import unavailable
+
+log = structlog.get_logger(__name__)
+
+READ_MAX = 100_000
+"""Events looked at for one answer."""
+READ_TIMEOUT_S = 5.0
+_WINDOWS = (timedelta(hours=1), timedelta(days=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was read. `complete` False: there was more, or the stream could not be read to its end in time."""
+
+    messages: tuple[StoredMessage, ...]
+    complete: bool
+
+
+def filters_of(subjects: Subjects, query: EventQuery) -> tuple[str, ...]:
+    """The subjects that hold what the query asks for. None of them covers what another does."""
+    stem = f"{subjects.prefix}.events.{query.kind or '*'}.{query.what or '*'}"
+    if query.node:
+        return (f"{stem}.{query.pool or '*'}.{query.node}",)
+    if query.pool:
+        return (f"{stem}.{query.pool}", f"{stem}.{query.pool}.*")
+    if query.kind or query.what:
+        return (f"{stem}.>",)
+    return (subjects.events,)
+
+
+class History:
+    """The events' stream, for readers."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, clock: Clock) -> None:
+        self._bus, self._subjects, self._clock = bus, subjects, clock
+        self._stream = subjects.stream("EVENTS")
+
+    async def past(self, query: EventQuery, limit: int) -> Past:
+        """The newest `limit` events that match, oldest first. Raises `Refused` where the stream does not answer in time.
+
+        Without `since` it looks ever further back until it has enough: the stream may hold a week of a large fleet.
+        """
+        filters = filters_of(self._subjects, query)
+        if query.since is not None:
+            return await self._collect(filters, query.since, limit)
+        for window in _WINDOWS:
+            past = await self._collect(filters, self._clock.now() - window, limit)
+            if len(past.messages) >= limit or not past.complete:
+                return Past(past.messages, complete=False)
+        return await self._collect(filters, None, limit)
+
+    async def events_of(self, filters: Iterable[str], since: datetime | None, limit: int) -> tuple[list[Event], bool]:
+        """Decoded events; those of a later release are left out. The stream not answering is an incomplete answer."""
+        try:
+            past = await self._collect(tuple(filters), since, limit)
+        except BusError as error:
+            log.warning("events could not be read", error=str(error))
+            return [], False
+        events = [event for message in past.messages if (event := _decoded(message)) is not None]
+        return events, past.complete
+
+    async def _collect(self, filters: tuple[str, ...], since: datetime | None, limit: int) -> Past:
+        kept: deque[StoredMessage] = deque(maxlen=limit)
+        count = 0
+        try:
+            async with (
+                asyncio.timeout(READ_TIMEOUT_S),
+                self._bus.read(self._stream, filters, start_at=since) as messages,
+            ):
+                async for message in messages:
+                    kept.append(message)
+                    count += 1
+                    if count >= READ_MAX:
+                        return Past(tuple(kept), complete=False)
+        except TimeoutError:
+            if not kept:
+                raise unavailable(
+                    "bus-unavailable", f"the events' stream did not answer in {READ_TIMEOUT_S:g} s"
+                ) from None
+            return Past(tuple(kept), complete=False)
+        return Past(tuple(kept), complete=count <= limit)
+
+    @asynccontextmanager
+    async def follow(self, query: EventQuery, after: int | None) -> AsyncIterator[AsyncIterator[StoredMessage]]:
+        """Events behind stream sequence `after`, or from `query.since`, or from now on; for ever."""
+        filters = filters_of(self._subjects, query)
+        start = None if after is None else after + 1
+        since = (query.since or self._clock.now()) if start is None else None
+        async with self._bus.read(self._stream, filters, start_sequence=start, start_at=since, follow=True) as messages:
+            yield messages
+
+
+def as_line(message: StoredMessage) -> bytes | None:
+    """The event as it was sent, with its sequence, in one line; None for what is no JSON object."""
+    try:
+        fields = msgspec.json.decode(message.data, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    fields["sequence"] = msgspec.Raw(str(message.sequence).encode())
+    return msgspec.json.encode(fields)
+
+
+def _decoded(message: StoredMessage) -> Event | None:
+    try:
+        return decode_event(message.data)
+    except BadMessage:
+        return None
