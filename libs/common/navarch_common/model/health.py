@@ -48,6 +48,9 @@ def worst(statuses: tuple[HealthStatus, ...]) -> HealthStatus:
 Action = Literal["none", "restart_app", "reset_gpu", "reboot_node", "drain_and_replace"]
 """What a verdict asks for. Core acts on `drain_and_replace` and, where no repair is configured, on the two before it."""
 
+LineNumber = Annotated[int, Meta(ge=0, le=2**60)]
+"""A line's number in a boot: its report's sequence and its place in the report."""
+
 EPISODES_MAX = 64
 EVIDENCE_MAX = 16
 
@@ -77,6 +80,8 @@ class Episode(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequence: Sequence
     """The highest sequence folded in, within `boot_id`: what comes again or late changes nothing."""
     boot_id: Name
+    seen: Annotated[tuple[LineNumber, ...], Meta(max_length=64)] = ()
+    """The newest lines folded in, so that one that is delivered again is known."""
 
 
 class EntityVerdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,6 +95,14 @@ class EntityVerdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: datetime
     takes_work: bool = False
     """The fault already took the work that ran there: nothing is left to drain."""
+    boot_id: Name = ""
+    """The boot in which it was seen; a later one may clear it."""
+    clears_at: datetime | None = None
+    """When it goes unless it is seen again; None where time clears nothing."""
+    readings: Count = 0
+    """Consecutive unhealthy readings of a polled check, which condemns only from a number of them on."""
+    read_at: datetime | None = None
+    """When the last of them was taken, by the node's clock."""
     evidence: Annotated[tuple[Evidence, ...], Meta(max_length=EVIDENCE_MAX)] = ()
 
 

@@ -1,0 +1,145 @@
+"""What silence means: who is overdue, and who of them may be called suspect or failed.
+
+Silence is weak evidence: most often it is ours. So a node that is silent is first suspect, then its provider is asked,
+then it is probed, and only a long deadline without any sign makes it failed. And never
+
+- while this observer itself may have been deaf (`observer`),
+- when many share it at once: over 3 nodes and over 5 % of the fleet is one cause, and not in so many machines,
+- for more than half of a pool, or for its last healthy node.
+
+The provider's word that a machine is gone counts whatever we heard. A verdict that a guard holds back is said so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from navarch_common.model.health import HealthStatus
+
+MASS_COUNT: Final = 3
+"""So many nodes may fall silent together whatever their share is: small fleets have failures too."""
+MASS_RATIO: Final = 0.05
+"""Over this share of the fleet, silence is not the machines' fault (5 %, domain notes on mass false positives)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One node as far as silence is concerned."""
+
+    node: str
+    pool: str
+    status: HealthStatus
+    last_heard: datetime
+    """Its last heartbeat, or since when one was expected, by the hearer's clock."""
+    silent: bool
+    """Its heartbeat is overdue."""
+    suspect_since: datetime | None = None
+    """Its record says that it is silent since then."""
+    gone_at: datetime | None = None
+    """The provider said then that the machine is gone."""
+    failed_by_silence: bool = False
+    answered_at: datetime | None = None
+    """When it last answered a probe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long silence is borne."""
+
+    heartbeat_timeout: timedelta
+    silence_deadline: timedelta
+
+
+Verdict = Literal["suspect", "failed", "gone", "held"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about one silent node, and why."""
+
+    node: str
+    verdict: Verdict
+    reason: str
+    code: str = "silence"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The decisions of one pass."""
+
+    decisions: tuple[Decision, ...]
+    mass: str = ""
+    """Not empty while too many are silent at once: the sentence for the alarm."""
+
+
+def rule_on_silence(lives: tuple[Life, ...], now: datetime, patience: Patience, *, deaf: str = "") -> Ruling:
+    """`lives` are all watched nodes of the fleet, silent or not. `deaf` says why this observer cannot trust its ears."""
+    waiting = [life for life in lives if life.silent and life.status != HealthStatus.UNHEALTHY]
+    mass = _mass(waiting, lives)
+    decisions = []
+    pools = _Pools(lives)
+    for life in sorted(waiting, key=lambda one: (one.last_heard, one.node)):
+        decision = _rule(life, now, patience, pools, deaf or mass)
+        if decision is not None:
+            decisions.append(decision)
+    return Ruling(tuple(decisions), mass)
+
+
+class _Pools:
+    """Counts by pool, kept while a pass fails nodes one after the other."""
+
+    def __init__(self, lives: tuple[Life, ...]) -> None:
+        self._size = Counter(life.pool for life in lives)
+        self._failed = Counter(life.pool for life in lives if life.failed_by_silence)
+        self._healthy = Counter(
+            life.pool
+            for life in lives
+            if not life.silent and life.status in (HealthStatus.HEALTHY, HealthStatus.DEGRADED)
+        )
+
+    def forbid(self, pool: str) -> str:
+        """Why no other node of the pool may fail on silence alone; empty where one may."""
+        if not self._healthy[pool]:
+            return f"no healthy node would be left in pool {pool}"
+        if (self._failed[pool] + 1) * 2 > self._size[pool]:
+            return f"more than half of pool {pool} would have failed on silence alone"
+        return ""
+
+    def failed(self, pool: str) -> None:
+        self._failed[pool] += 1
+
+
+def _rule(life: Life, now: datetime, patience: Patience, pools: _Pools, held: str) -> Decision | None:
+    silent_s = (now - life.last_heard).total_seconds()
+    suspect = life.suspect_since is not None
+    gone = life.gone_at is not None and life.gone_at > (life.suspect_since or life.last_heard)
+    if gone and (suspect or held):
+        return Decision(life.node, "gone", "its provider says that the machine is gone", "provider-gone")
+    if held:
+        return Decision(life.node, "held", f"silent for {silent_s:.0f} s; {held}", "verdicts-suspended")
+    if not suspect:
+        return Decision(life.node, "suspect", f"silent for {silent_s:.0f} s")
+    assert life.suspect_since is not None
+    if now - life.suspect_since < patience.silence_deadline:
+        return None
+    if life.answered_at is not None and now - life.answered_at <= patience.heartbeat_timeout * 2:
+        return Decision(
+            life.node, "held", "no heartbeats arrive, but it answers probes: its agent lives", "answers-probes"
+        )
+    if forbidden := pools.forbid(life.pool):
+        return Decision(life.node, "held", f"silent for {silent_s:.0f} s; {forbidden}", "pool-guard")
+    pools.failed(life.pool)
+    return Decision(life.node, "failed", f"silent for {silent_s:.0f} s")
+
+
+def _mass(waiting: list[Life], lives: tuple[Life, ...]) -> str:
+    silent = len(waiting)
+    if silent <= MASS_COUNT or silent <= MASS_RATIO * len(lives):
+        return ""
+    return (
+        f"{silent} of {len(lives)} nodes are silent at once, over {MASS_COUNT} and over {MASS_RATIO:.0%}: "
+        "verdicts from silence are suspended, the cause is looked for between us and them"
+    )
