@@ -1,7 +1,7 @@
-"""The strategies of ``pools.<pool>.autoscaling``, told apart by ``type``.
+"""The strategies of `pools.<pool>.autoscaling`, told apart by `type`.
 
 All of the reference's are known here, so that a file is checked as a whole; which of them this installation can run
-is another question (``installed.py``).
+is another question (`installed.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ReactiveAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type",
     scale_up_at: Percent = 80
     """Percent of GPU utilization, strictly above which a node is added."""
     scale_down_at: Percent = 20
-    """Percent, strictly below which a node is taken away. It must be under ``scale_up_at``."""
+    """Percent, strictly below which a node is taken away. It must be under `scale_up_at`."""
 
 
 class QueueAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="queue"):
@@ -78,7 +78,7 @@ class ScheduleEntry(Section, frozen=True, kw_only=True):
 
 
 class ScheduledAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="scheduled"):
-    """Other bounds by day and hour; ``fallback`` decides between them."""
+    """Other bounds by day and hour; `fallback` decides between them."""
 
     schedule: tuple[ScheduleEntry, ...] = ()
     """Checked in order; the first that holds now wins."""
@@ -109,10 +109,10 @@ class CompositeAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type"
 
 
 class ExternalAutoscaling(Strategy, frozen=True, kw_only=True, tag_field="type", tag="external"):
-    """A strategy that another distribution brings through the entry-point group ``navarch.autoscalers``."""
+    """A strategy that another distribution brings through the entry-point group `navarch.autoscalers`."""
 
     strategy: Text
-    """The entry point's name: what stands under ``type`` in the file."""
+    """The entry point's name: what stands under `type` in the file."""
     settings: Settings = {}
     """All its other keys, unchecked: plain text, numbers, booleans, lists and mappings."""
 

@@ -75,7 +75,7 @@ Node = Scalar | Mapping | Sequence
 def parse(text: str, report: Report) -> Mapping:
     """Read one YAML document whose root is a mapping.
 
-    Duplicate keys go to ``report``. Raises ConfigError where nothing sensible can follow: bad syntax, an empty file,
+    Duplicate keys go to `report`. Raises ConfigError where nothing sensible can follow: bad syntax, an empty file,
     another root, several documents, tags, and what is larger, deeper or more repetitive than the limits.
     """
     try:
@@ -96,7 +96,7 @@ def parse(text: str, report: Report) -> Mapping:
 
 
 def below(path: str, key: str) -> str:
-    """The path of a key inside the mapping at ``path``."""
+    """The path of a key inside the mapping at `path`."""
     shown = key if key.isprintable() and len(key) <= 80 else repr(key[:77])
     return f"{path}.{shown}" if path else shown
 

@@ -49,5 +49,5 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Write a text so that ``expand`` gives it back."""
+    """Write a text so that `expand` gives it back."""
     return text.replace("${", "$${")

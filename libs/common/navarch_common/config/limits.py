@@ -1,4 +1,4 @@
-"""``limits:`` of the fleet, of a provider and of a pool. None of them holds unless it is set."""
+"""`limits:` of the fleet, of a provider and of a pool. None of them holds unless it is set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``notifier:`` of the server and of a pool: who tells the workload scheduler."""
+"""`notifier:` of the server and of a pool: who tells the workload scheduler."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ class NotifierConfig(Section, frozen=True, kw_only=True):
     """Which adapter speaks to the scheduler."""
 
     type: Literal["noop", "webhook"] = "noop"
-    """``noop`` tells nobody."""
+    """`noop` tells nobody."""
     webhook: WebhookConfig | None = None
-    """Needed with ``type: webhook``."""
+    """Needed with `type: webhook`."""

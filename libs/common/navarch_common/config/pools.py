@@ -1,4 +1,4 @@
-"""The entries of ``pools:``, and ``defaults:``, which gives what a pool does not say itself."""
+"""The entries of `pools:`, and `defaults:`, which gives what a pool does not say itself."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ProviderChoice(Section, frozen=True, kw_only=True):
     """One of the providers that a pool may launch on."""
 
     name: Id
-    """A key of ``providers:``."""
+    """A key of `providers:`."""
     priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] = 0
     """The lowest is tried first."""
     weight: Count = 1
-    """Share of the launches under ``round-robin``; 0 counts as 1."""
+    """Share of the launches under `round-robin`; 0 counts as 1."""
     regions: tuple[Text, ...] = ()
     """Where to launch, in order of preference. None takes the pool's region."""
     instance_type: Text | None = None
@@ -55,7 +55,7 @@ class SurgeConfig(Section, frozen=True, kw_only=True):
     enabled: bool = True
     """Launch first, terminate then."""
     max: Share | None = None
-    """Extra nodes at once. None is ``disruption.max_unavailable``."""
+    """Extra nodes at once. None is `disruption.max_unavailable`."""
     timeout: Patience = timedelta(minutes=30)
     """After which a faulty node is given up before its replacement is there."""
 
@@ -68,7 +68,7 @@ class WindowConfig(Section, frozen=True, kw_only=True):
     start: Hour = 0
     """First hour, inclusive, UTC."""
     end: Hour = 24
-    """Hour at which it is over, UTC; before ``start`` it is the next day's."""
+    """Hour at which it is over, UTC; before `start` it is the next day's."""
 
 
 class DisruptionConfig(Section, frozen=True, kw_only=True):
@@ -103,15 +103,15 @@ class DrainConfig(Section, frozen=True, kw_only=True):
 
 
 class PoolDefaults(Section, frozen=True, kw_only=True):
-    """What a pool may have from ``defaults:``; a pool's own key wins, and in ``health`` and ``labels`` key by key."""
+    """What a pool may have from `defaults:`; a pool's own key wins, and in `health` and `labels` key by key."""
 
     aliases: ClassVar[dict[str, str]] = {"cooldown_period": "cooldown", "autoscaler": "autoscaling"}
     later: ClassVar[frozenset[str]] = frozenset({"validate", "join"})
 
     provider: Id | None = None
-    """A key of ``providers:``; after loading, each pool has either this or ``providers``."""
+    """A key of `providers:`; after loading, each pool has either this or `providers`."""
     instance_type: Text | None = None
-    """``h100-8x`` (model, memory where ambiguous, count) or a cloud's own name; ``local`` and ``fake`` take any."""
+    """`h100-8x` (model, memory where ambiguous, count) or a cloud's own name; `local` and `fake` take any."""
     strategy: Literal["priority", "cost", "availability", "round-robin"] = "priority"
     """How one of several providers is chosen."""
     region: Text | None = None
@@ -119,29 +119,29 @@ class PoolDefaults(Section, frozen=True, kw_only=True):
     zones: tuple[Text, ...] = ()
     """Zones, in order of preference. None means any."""
     ssh_keys: tuple[SshKey, ...] = ()
-    """Names of keys, or whole ``user:key`` lines, as the cloud wants them."""
+    """Names of keys, or whole `user:key` lines, as the cloud wants them."""
     ssh_user: Text = "ubuntu"
-    """Who runs ``setup_commands``."""
+    """Who runs `setup_commands`."""
     ssh_private_key_path: Path | None = None
-    """Required with ``setup_commands``."""
+    """Required with `setup_commands`."""
     setup_commands: tuple[ShellCommand, ...] = ()
     """Run over SSH, in order, on a machine that does not start its agent by itself."""
     ip_wait_timeout: Patience = timedelta(minutes=15)
-    """For the machine's address to appear, before ``setup_commands``."""
+    """For the machine's address to appear, before `setup_commands`."""
     ssh_timeout: Patience = timedelta(minutes=10)
     """For SSH to answer."""
     ssh_connect_timeout: Patience = timedelta(seconds=30)
     """For one connection."""
     command_timeout: Patience = timedelta(minutes=5)
-    """For one of the ``setup_commands``."""
+    """For one of the `setup_commands`."""
     automation: Literal["act", "observe", "approve"] = "act"
-    """``observe`` says what it would do, ``approve`` waits for ``navarch approve``."""
+    """`observe` says what it would do, `approve` waits for `navarch approve`."""
     cooldown: Patience = timedelta(minutes=5)
-    """Between two scalings. ``0s`` means none."""
+    """Between two scalings. `0s` means none."""
     health: PoolHealthConfig = PoolHealthConfig()
     """What makes a node fail, and what follows."""
     labels: Labels = {}
-    """Given to each machine; ``pool`` is always the pool's name."""
+    """Given to each machine; `pool` is always the pool's name."""
     surge: SurgeConfig = SurgeConfig()
     """Replacements that run beside what they replace."""
     disruption: DisruptionConfig = DisruptionConfig()
@@ -165,22 +165,22 @@ class PoolDefaults(Section, frozen=True, kw_only=True):
     warm: Count = 0
     """Spare nodes, ready and cordoned."""
     notifier: NotifierConfig | None = None
-    """Who tells the workload scheduler. None is ``server.notifier``."""
+    """Who tells the workload scheduler. None is `server.notifier`."""
     limits: LimitsConfig = LimitsConfig()
     """What may be had and done at most."""
     autoscaling: Autoscaling | None = None
-    """Who sizes the pool. None keeps it at its desired count, at least ``min_nodes``."""
+    """Who sizes the pool. None keeps it at its desired count, at least `min_nodes`."""
 
 
 class PoolConfig(PoolDefaults, frozen=True, kw_only=True):
-    """One node pool. After loading, ``defaults`` are folded in: every field holds what is in force."""
+    """One node pool. After loading, `defaults` are folded in: every field holds what is in force."""
 
     min_nodes: Count = 0
     """Never fewer. It is also the count that a new pool starts with."""
     max_nodes: Annotated[int, Meta(ge=1, le=1_000_000)]
     """Never more."""
     providers: tuple[ProviderChoice, ...] = ()
-    """Several providers to choose from, instead of ``provider``."""
+    """Several providers to choose from, instead of `provider`."""
 
     @property
     def choices(self) -> tuple[ProviderChoice, ...]:

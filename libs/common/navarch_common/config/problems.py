@@ -29,7 +29,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     column: int | None = None
     """Counted from 1, in characters."""
     path: str = ""
-    """The key, as in ``pools.training.providers[0].name``. Empty where the whole file is meant."""
+    """The key, as in `pools.training.providers[0].name`. Empty where the whole file is meant."""
     message: str
     """What was found and what was expected. It never holds a value that came from the environment."""
     nearest: str | None = None
@@ -43,7 +43,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigError(NavarchError):
-    """A configuration cannot be used. ``problems`` holds every mistake found, in the order of the file."""
+    """A configuration cannot be used. `problems` holds every mistake found, in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -64,7 +64,7 @@ class Report:
         self._marks[path] = mark
 
     def add(self, path: str, message: str, *, mark: Mark | None = None, nearest: str | None = None) -> None:
-        """Note a mistake at ``mark``, or where ``path`` (or what encloses it) stands."""
+        """Note a mistake at `mark`, or where `path` (or what encloses it) stands."""
         where = mark or self.mark(path)
         self._bad.update(_with_ancestors(path))
         self._problems.append(
@@ -111,6 +111,6 @@ def _order(problem: Problem) -> tuple[int, int, str, bool]:
 
 
 def nearest_name(word: str, names: Iterable[str]) -> str | None:
-    """The name most like ``word``, or None when none is."""
+    """The name most like `word`, or None when none is."""
     matches = get_close_matches(word.lower()[:128], sorted(names), n=1, cutoff=0.6)
     return matches[0] if matches else None

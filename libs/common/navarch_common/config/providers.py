@@ -1,7 +1,7 @@
-"""The entries of ``providers:``, told apart by ``type``.
+"""The entries of `providers:`, told apart by `type`.
 
 Every type that Navarch knows by name is here, so that a file is checked as a whole; which of them this installation
-has an adapter for is another question (``installed.py``), asked only of providers that a pool uses.
+has an adapter for is another question (`installed.py`), asked only of providers that a pool uses.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class GcpProvider(Section, frozen=True, kw_only=True, tag_field="type", tag="gcp
     region: Text | None = None
     """Where to launch, unless a pool says otherwise."""
     zone: Text | None = None
-    """The one zone to launch in; the same as ``zones`` with one entry."""
+    """The one zone to launch in; the same as `zones` with one entry."""
     zones: tuple[Text, ...] = ()
     """Zones, in order of preference."""
     image: Text | None = None
@@ -116,10 +116,10 @@ class DockerProvider(Section, frozen=True, kw_only=True, tag_field="type", tag="
 
 
 class ExternalProvider(Section, frozen=True, kw_only=True, tag_field="type", tag="external"):
-    """A provider that another distribution brings through the entry-point group ``navarch.providers``."""
+    """A provider that another distribution brings through the entry-point group `navarch.providers`."""
 
     adapter: Text
-    """The entry point's name: what stands under ``type`` in the file."""
+    """The entry point's name: what stands under `type` in the file."""
     settings: Settings = {}
     """All its other keys, unchecked: plain text, numbers, booleans, lists and mappings."""
     limits: LimitsConfig = LimitsConfig()

@@ -17,7 +17,7 @@ from navarch_common.config.units import Share, format_duration
 def plain(value: Any, *, secrets: bool = False) -> Any:
     """Mappings, lists and scalars that say what `value` says. Unless `secrets`, what may be one is hidden.
 
-    What is None is left out. With `secrets`, ``load_text`` of it as YAML gives the same configuration again.
+    What is None is left out. With `secrets`, `load_text` of it as YAML gives the same configuration again.
     """
     if isinstance(value, Share):
         return str(value)

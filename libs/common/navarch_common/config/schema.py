@@ -45,16 +45,16 @@ class TlsConfig(Section, frozen=True, kw_only=True):
     cert_file: Path | None = None
     """Our certificate, where the other side wants one."""
     key_file: Path | None = None
-    """Its key; needed with ``cert_file``."""
+    """Its key; needed with `cert_file`."""
 
 
 class BusConfig(Section, frozen=True, kw_only=True):
     """NATS."""
 
     url: ServerUrls | None = None
-    """Servers. None starts an embedded one. ``NAVARCH_NATS_URL`` wins."""
+    """Servers. None starts an embedded one. `NAVARCH_NATS_URL` wins."""
     external_url: ServerUrls | None = None
-    """Address that machines outside use. None is ``url``."""
+    """Address that machines outside use. None is `url`."""
     credentials: Path | None = None
     """A NATS credentials file."""
     tls: TlsConfig | None = None
@@ -69,20 +69,20 @@ class StateConfig(Section, frozen=True, kw_only=True):
     """Redis, or what speaks like it."""
 
     url: StateUrl | None = None
-    """Address. None starts an embedded server. ``NAVARCH_REDIS_URL`` wins."""
+    """Address. None starts an embedded server. `NAVARCH_REDIS_URL` wins."""
     tls: TlsConfig | None = None
-    """Files for ``rediss://``."""
+    """Files for `rediss://`."""
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):
     """The doors, and the rhythm of the fleet."""
 
     address: Address = ":50051"
-    """gRPC. Without a host it is 127.0.0.1 (see ``addresses.py``)."""
+    """gRPC. Without a host it is 127.0.0.1 (see `addresses.py`)."""
     http_address: Address = ":8080"
     """HTTP."""
     external_address: Text | None = None
-    """URL that users and machines outside reach us by. None is derived from ``address``."""
+    """URL that users and machines outside reach us by. None is derived from `address`."""
     heartbeat_interval: Interval = timedelta(seconds=5)
     """How often each agent says that it lives."""
     heartbeat_timeout: Patience = timedelta(0)
@@ -151,4 +151,4 @@ class Config(Section, frozen=True, kw_only=True):
     pools: dict[Id, PoolConfig] = {}
     """Node pools, by name."""
     defaults: PoolDefaults = PoolDefaults()
-    """What pools have that they do not say. Already folded into ``pools``."""
+    """What pools have that they do not say. Already folded into `pools`."""

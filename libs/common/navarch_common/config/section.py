@@ -1,7 +1,7 @@
 """What every part of the configuration has in common: the base class and the kinds of values.
 
-A kind of value is an annotated type. What msgspec cannot bound by itself stands in ``Meta.extra``: ``min_s`` and
-``max_s`` bound a duration in seconds, ``secret`` keeps a value out of every message, listing and log line.
+A kind of value is an annotated type. What msgspec cannot bound by itself stands in `Meta.extra`: `min_s` and
+`max_s` bound a duration in seconds, `secret` keeps a value out of every message, listing and log line.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ REDACTED = "<hidden>"
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One mapping of the file. Its ``repr`` hides what may hold a secret."""
+    """One mapping of the file. Its `repr` hides what may hold a secret."""
 
     aliases: ClassVar[dict[str, str]] = {}
     """Other spellings that are accepted for a key: alias to name."""

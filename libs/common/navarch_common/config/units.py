@@ -1,6 +1,6 @@
 """Durations and shares: the two kinds of value that people write with a unit.
 
-Pure. A duration is ``90s``, ``5m``, ``1h30m`` or ``7d``; a share is ``3``, ``5%`` or ``max(1, 2 %)``.
+Pure. A duration is `90s`, `5m`, `1h30m` or `7d`; a share is `3`, `5%` or `max(1, 2 %)`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHARE_EXPECTED = "a count (3), a percentage (5%) or max(1, 5%)"
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read ``90s``, ``5m``, ``1h30m``, ``1.5h`` or ``7d``; ``0`` needs no unit.
+    """Read `90s`, `5m`, `1h30m`, `1.5h` or `7d`; `0` needs no unit.
 
     Raises ValueError, whose message says what was expected and found. Negative durations and those over
     ten years are refused; anything finer than a microsecond is rounded.
@@ -62,7 +62,7 @@ def _microseconds(number: str, unit: str) -> float:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration so that ``parse_duration`` reads the same one back: ``1h30m``, ``500ms``, ``0s``."""
+    """Write a duration so that `parse_duration` reads the same one back: `1h30m`, `500ms`, `0s`."""
     rest = duration // timedelta(microseconds=1)
     if rest < 0:
         return "-" + format_duration(-duration)
@@ -83,7 +83,7 @@ class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Part of the whole, 1.0 being all of it. What it comes to is rounded up."""
 
     def of(self, total: int) -> int:
-        """How many of ``total`` this is: the larger of the count and the rounded-up part."""
+        """How many of `total` this is: the larger of the count and the rounded-up part."""
         # 0.07 * 100 is 7.000000000000001 and must stay 7.
         return max(self.count, math.ceil(round(self.ratio * max(total, 0), 6)))
 
@@ -100,7 +100,7 @@ _MAX = re.compile(r"max\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
 
 
 def parse_share(text: str) -> Share:
-    """Read ``3``, ``5%``, ``5 %`` or ``max(1, 5 %)`` (its two in either order).
+    """Read `3`, `5%`, `5 %` or `max(1, 5 %)` (its two in either order).
 
     Raises ValueError, whose message says what was expected and found.
     """
