@@ -114,6 +114,8 @@ class MemoryServer:
     def stop(self) -> None:
         """Every connection is lost."""
         self.up = False
+        for stream in self.streams.values():
+            stream.restarted()
         for bus in self._connections:
             bus.lose_connection()
 
@@ -270,7 +272,7 @@ class MemoryBus:
     async def subscribe(
         self, subject: str, *, queue: str = "", pending_max: int = 65_536
     ) -> AsyncIterator[AsyncIterator[BusMessage]]:
-        self._check_open()
+        self._check()
         mailbox: Mailbox[BusMessage] = Mailbox(pending_max)
         subscription = _Subscription(self, subject, queue, mailbox)
         self._server.add(subscription)
@@ -412,12 +414,9 @@ class MemoryBus:
     def check_connected(self) -> None:
         self._check()
 
-    def _check_open(self) -> None:
+    def _check(self, data: bytes = b"") -> None:
         if self._closed:
             raise BusUnavailable("this connection to the bus is closed")
-
-    def _check(self, data: bytes = b"") -> None:
-        self._check_open()
         if not self._connected:
             raise BusUnavailable("not connected to the bus")
         if len(data) > MESSAGE_BYTES_MAX:

@@ -88,6 +88,11 @@ class MemoryStream:
         self.spec = spec
         self._enforce_limits(self._clock.now())
 
+    def restarted(self) -> None:
+        """Ids are read from the messages that are kept: of those that were acknowledged away none is known any more."""
+        self._ids = {message_id: sequence for message_id, sequence in self._ids.items() if sequence in self._messages}
+        self._ids_in_order = deque(entry for entry in self._ids_in_order if entry[1] in self._ids)
+
     def _forget_ids(self, now: datetime) -> None:
         horizon = now - self.spec.duplicate_window
         while self._ids_in_order and self._ids_in_order[0][0] < horizon:
