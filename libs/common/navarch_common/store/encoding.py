@@ -6,7 +6,7 @@ it is encoded around two gaps that the store fills.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -19,7 +19,7 @@ from navarch_common.events.codec import BadMessage, decode_event, encode, event_
 from navarch_common.events.subjects import Subjects
 from navarch_common.model.base import AnyKey, Key, R, Record
 from navarch_common.model.cluster import META, MetaRecord
-from navarch_common.store.base import BadRecord, Commit, OutboxEntry, Stored
+from navarch_common.store.base import BadRecord, Commit, Lease, OutboxEntry, Stored
 
 RECORD_BYTES_MAX = 4 << 20
 EVENT_BYTES_MAX = 1_000_000
@@ -192,3 +192,17 @@ def entry_id(id_: str) -> tuple[int, int]:
     """`<rev>-<n>` as numbers, which order as the outbox does."""
     revision, _, ordinal = id_.partition("-")
     return int(revision), int(ordinal or 0)
+
+
+def written_schemas(prepared: Prepared) -> Iterable[tuple[AnyKey, int]]:
+    yield from ((write.key, write.schema) for write in prepared.writes)
+    yield from ((key, key.family.schema) for key in prepared.commit.delete)
+
+
+def fenced_text(lease: Lease, holder: str) -> str:
+    now_with = f"{holder} holds it" if holder else "nobody holds it"
+    return f"the lease {lease.name} of {lease.owner} with fence {lease.fence} is lost: {now_with}"
+
+
+def newer_text(key: AnyKey, schema: int) -> str:
+    return f"{key} has schema {schema}, and this release writes {key.family.schema}: a later release wrote it"

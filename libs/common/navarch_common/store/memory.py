@@ -37,13 +37,16 @@ from navarch_common.store.encoding import (
     Prepared,
     decode_stored,
     entry_id,
+    fenced_text,
     from_us,
     index_of,
     join_value,
+    newer_text,
     pool_of,
     prepare,
     split_value,
     to_us,
+    written_schemas,
 )
 
 log = structlog.get_logger(__name__)
@@ -364,17 +367,3 @@ class MemoryStore:
             raise StoreUnavailable("the connection is closed")
         if self.unavailable or not self.server.up:
             raise StoreUnavailable("told to be unavailable")
-
-
-def written_schemas(prepared: Prepared) -> Iterable[tuple[AnyKey, int]]:
-    yield from ((write.key, write.schema) for write in prepared.writes)
-    yield from ((key, key.family.schema) for key in prepared.commit.delete)
-
-
-def fenced_text(lease: Lease, holder: str) -> str:
-    now_with = f"{holder} holds it" if holder else "nobody holds it"
-    return f"the lease {lease.name} of {lease.owner} with fence {lease.fence} is lost: {now_with}"
-
-
-def newer_text(key: AnyKey, schema: int) -> str:
-    return f"{key} has schema {schema}, and this release writes {key.family.schema}: a later release wrote it"

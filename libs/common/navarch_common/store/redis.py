@@ -1,0 +1,319 @@
+"""The store in Redis or Valkey, 6.2 or newer.
+
+Everything of a cluster lies under `navarch:{<cluster>}:…`:
+
+    state            hash: revision, fence, incarnation
+    record:<path>    one record: `<revision> <schema> <pool> <json>`
+    index:<family>[@<pool>]   sorted set of paths by revision: all records of a family, or a pool's
+    budget:<bucket>  sorted set of holders by when they took their place
+    leases           hash: `<fence> <expires> <owner>` by name
+    beats:due, beats:samples  sorted set of deadlines, hash of samples
+    outbox           stream of events, its ids the events' ids
+
+A commit is one script (`lua/commit.lua`). Times are the server's. Errors of the connection are `StoreUnavailable`:
+what was asked may or may not have been done.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from navarch_common.events.codec import event_id
+from navarch_common.events.subjects import Subjects
+from navarch_common.ids import check_id
+from navarch_common.model.base import AnyKey, Family, Key, R
+from navarch_common.store.base import (
+    BadRecord,
+    Beat,
+    Commit,
+    Committed,
+    Lease,
+    OutboxEntry,
+    StateStore,
+    Stored,
+    StoreError,
+    StoreUnavailable,
+)
+from navarch_common.store.encoding import decode_stored, entry_id, from_us, prepare, to_us
+from navarch_common.store.redis_commit import Names, Pools, commit_call, committed
+from navarch_common.store.redis_connect import RedisTls, connect, shown
+from navarch_common.store.redis_settings import check_settings
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 500
+"""Keys in one MGET: a longer one would keep others waiting (100,000 keys: 150 ms)."""
+_PASSING = frozenset(
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+        "UNKILLABLE",
+    }
+)
+"""First words of replies that say: not now."""
+
+
+class RedisStore:
+    """One process's connections to the shared state."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        cluster: str = "default",
+        subjects: Subjects | None = None,
+        tls: RedisTls | None = None,
+        timeout_s: float = 2.0,
+        connections_max: int = 32,
+    ) -> None:
+        """`timeout_s` bounds each answer of the server; a call that waits for a free connection waits as long again.
+        Raises `StoreError` on a URL that it cannot use."""
+        self._names = Names(check_id(cluster, "cluster"))
+        self._subjects = subjects or Subjects()
+        self._url = shown(url)
+        self._timeout_s = timeout_s
+        self._redis = connect(url, timeout_s=timeout_s, tls=tls)
+        self._commit = self._redis.register_script(_script("commit"))
+        self._lease = self._redis.register_script(_script("lease"))
+        self._write_beats = self._redis.register_script(_script("beats"))
+        self._free = asyncio.Semaphore(connections_max)
+        self._incarnation = ""
+        self.bad_records = 0
+        """Records left out because they could not be decoded."""
+
+    def bind(self, incarnation: str) -> None:
+        self._incarnation = incarnation
+
+    # Records
+
+    async def get(self, key: Key[R]) -> Stored[R] | None:
+        value = await self._ask("get", self._redis.get, self._names.record(key.path))
+        return None if value is None else decode_stored(key, value)
+
+    async def get_many(self, keys: Sequence[AnyKey]) -> list[Stored[Any] | None]:
+        values = await self._values([key.path for key in keys])
+        return [None if value is None else decode_stored(key, value) for key, value in zip(keys, values, strict=True)]
+
+    async def records(self, family: Family[R], pool: str | None = None) -> list[Stored[R]]:
+        index = self._names.index(family.name, pool or "")
+        paths = [path.decode() for path in await self._ask("records", self._redis.zrange, index, 0, -1)]
+        return await self._decoded(family, sorted(paths))
+
+    async def changed(self, family: Family[R], since: int, pool: str | None = None) -> list[Stored[R]]:
+        index = self._names.index(family.name, pool or "")
+        paths = await self._ask("changed", self._redis.zrangebyscore, index, f"({since}", "+inf")
+        return await self._decoded(family, [path.decode() for path in paths])
+
+    async def _values(self, paths: Sequence[str]) -> list[bytes | None]:
+        values: list[bytes | None] = []
+        for start in range(0, len(paths), CHUNK):
+            names = [self._names.record(path) for path in paths[start : start + CHUNK]]
+            values += await self._ask("get_many", self._redis.mget, names)
+        return values
+
+    async def _decoded(self, family: Family[R], paths: Sequence[str]) -> list[Stored[R]]:
+        found: list[Stored[R]] = []
+        for path, value in zip(paths, await self._values(paths), strict=True):
+            if value is None:
+                continue
+            try:
+                found.append(decode_stored(Key(family, path), value))
+            except BadRecord as error:
+                self.bad_records += 1
+                log.error("record left out", key=path, error=str(error))
+        return found
+
+    async def commit(self, commit: Commit) -> Committed:
+        prepared = prepare(commit, self._subjects)
+        pools: Pools = {}
+        for _ in range(4):
+            call = commit_call(prepared, self._names, self._incarnation, pools)
+            reply = await self._ask("commit", self._commit, keys=call.keys, args=call.args)
+            outcome = committed(prepared, self._incarnation, reply)
+            if isinstance(outcome, Committed):
+                return outcome
+            pools |= outcome
+        raise StoreUnavailable(f"records moved between pools during each of four tries to commit: {pools}")
+
+    async def holders(self, bucket: str, window: timedelta | None = None) -> list[str]:
+        since = "-inf" if window is None else f"({to_us(await self.now()) - window // timedelta(microseconds=1)}"
+        name = self._names.bucket(bucket)
+        return sorted(
+            one.decode() for one in await self._ask("holders", self._redis.zrangebyscore, name, since, "+inf")
+        )
+
+    # Leases
+
+    async def acquire(self, name: str, owner: str, ttl: timedelta) -> Lease | None:
+        return await self._lease_call("acquire", name, 0, owner, ttl)
+
+    async def renew(self, lease: Lease, ttl: timedelta) -> Lease | None:
+        return await self._lease_call("renew", lease.name, lease.fence, lease.owner, ttl)
+
+    async def release(self, lease: Lease) -> None:
+        await self._lease_call("release", lease.name, lease.fence, lease.owner, timedelta(0))
+
+    async def _lease_call(self, verb: str, name: str, fence: int, owner: str, ttl: timedelta) -> Lease | None:
+        keys = [self._names.leases, self._names.state]
+        args: list[str | int] = [verb, name, fence, owner, ttl // timedelta(microseconds=1)]
+        reply = await self._ask(verb, self._lease, keys=keys, args=args)
+        return Lease(name, reply[2].decode(), int(reply[0]), from_us(int(reply[1]))) if reply else None
+
+    async def leases(self, prefix: str = "") -> list[Lease]:
+        now = await self.now()
+        held = await self._ask("leases", self._redis.hgetall, self._names.leases)
+        found = [_lease(name.decode(), value) for name, value in sorted(held.items())]
+        return [lease for lease in found if lease.name.startswith(prefix) and lease.expires_at > now]
+
+    # Beats
+
+    async def write_beats(self, beats: Iterable[Beat]) -> None:
+        batch = list(beats)
+        for start in range(0, len(batch), CHUNK):
+            args: list[str | bytes | int] = []
+            for beat in batch[start : start + CHUNK]:
+                args += [beat.node, to_us(beat.due_at), _beat_value(beat)]
+            await self._ask("write_beats", self._write_beats, keys=[self._names.due, self._names.samples], args=args)
+
+    async def beats(self, nodes: Sequence[str]) -> list[Beat | None]:
+        found: list[Beat | None] = []
+        for start in range(0, len(nodes), CHUNK):
+            chunk = list(nodes[start : start + CHUNK])
+            values = await self._ask("beats", self._redis.hmget, self._names.samples, chunk)
+            found += [None if value is None else _beat(node, value) for node, value in zip(chunk, values, strict=True)]
+        return found
+
+    async def overdue(self, before: datetime, limit: int = 1000) -> list[tuple[str, datetime]]:
+        due = await self._ask(
+            "overdue",
+            self._redis.zrangebyscore,
+            self._names.due,
+            "-inf",
+            f"({to_us(before)}",
+            start=0,
+            num=limit,
+            withscores=True,
+            score_cast_func=int,
+        )
+        return [(node.decode(), from_us(int(at))) for node, at in due]
+
+    async def forget_beats(self, nodes: Sequence[str]) -> None:
+        for start in range(0, len(nodes), CHUNK):
+            chunk = nodes[start : start + CHUNK]
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hdel(self._names.samples, *chunk)
+            pipeline.zrem(self._names.due, *chunk)
+            await self._ask("forget_beats", pipeline.execute)
+
+    # Outbox
+
+    async def outbox(
+        self, *, older_than_s: float = 0.0, after_id: str = "", before_id: str = "", limit: int = 1000
+    ) -> list[OutboxEntry]:
+        now_us = to_us(await self.now())
+        first = f"({_stream_id(after_id)}" if after_id else "-"
+        last = f"({_stream_id(before_id)}" if before_id else "+"
+        aged_us = now_us - int(older_than_s * 1e6)
+        if older_than_s > 0 and (not before_id or entry_id(before_id)[0] > aged_us):
+            last = str(aged_us)  # as a last id this means the last entry of that number
+        found = await self._ask("outbox", self._redis.xrange, self._names.outbox, first, last, count=limit)
+        return [_entry(id_, fields, now_us) for id_, fields in found]
+
+    async def outbox_done(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), CHUNK):
+            chunk = [_stream_id(id_) for id_ in ids[start : start + CHUNK]]
+            await self._ask("outbox_done", self._redis.xdel, self._names.outbox, *chunk)
+
+    async def outbox_length(self) -> int:
+        return int(await self._ask("outbox_length", self._redis.xlen, self._names.outbox))
+
+    # The server
+
+    async def now(self) -> datetime:
+        seconds, us = await self._ask("now", self._redis.time)
+        return from_us(int(seconds) * 1_000_000 + int(us))
+
+    async def check(self) -> list[str]:
+        info = await self._ask("check", self._redis.info, "server")
+        try:
+            settings = await self._ask("check", self._redis.config_get, "*append*", "maxmemory*")
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            settings = {}
+            log.info("the server does not tell its settings", error=str(error))
+        return check_settings(info, settings)
+
+    async def close(self) -> None:
+        async with asyncio.timeout(self._timeout_s):
+            await self._redis.aclose(close_connection_pool=True)
+
+    async def _ask(self, what: str, command: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        async with self._bounded(what):
+            return await command(*args, **options)
+
+    @asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        """Bounds a call, waiting for a connection included, and names what can go wrong with it."""
+        try:
+            async with asyncio.timeout(2 * self._timeout_s), self._free:
+                yield
+        except ResponseError as error:
+            word = str(error).partition(" ")[0]
+            kind = StoreUnavailable if word in _PASSING else StoreError
+            raise kind(f"{what} on {self._url}: {error}") from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(f"{what} on {self._url}: {error!s:.300} ({type(error).__name__})") from error
+
+
+def _script(name: str) -> str:
+    return files("navarch_common.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _lease(name: str, value: bytes) -> Lease:
+    fence, expires, owner = value.decode().split(" ", 2)
+    return Lease(name, owner, int(fence), from_us(int(expires)))
+
+
+def _beat_value(beat: Beat) -> bytes:
+    return b"%d %d %s %s" % (to_us(beat.at), to_us(beat.due_at), beat.pool.encode(), beat.sample)
+
+
+def _beat(node: str, value: bytes) -> Beat:
+    at, due_at, pool, sample = value.split(b" ", 3)
+    return Beat(node, pool.decode(), from_us(int(at)), from_us(int(due_at)), sample)
+
+
+def _stream_id(id_: str) -> str:
+    revision, ordinal = entry_id(id_)
+    return f"{revision}-{ordinal}"
+
+
+def _entry(id_: bytes, fields: dict[bytes, bytes], now_us: int) -> OutboxEntry:
+    revision, ordinal = entry_id(id_.decode())
+    return OutboxEntry(
+        event_id(revision, ordinal),
+        fields[b"s"].decode(),
+        fields[b"o"].decode(),
+        fields[b"d"],
+        fields[b"t"].decode(),
+        max(0.0, (now_us - revision) / 1e6),
+    )
+
+
+def _is_a_store(store: RedisStore) -> StateStore:
+    """Lets the type checker compare adapter and port."""
+    return store
