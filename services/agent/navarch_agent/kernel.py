@@ -1,0 +1,99 @@
+"""Follows the kernel's log: each line that tells of a fault becomes a report, in the same step as the log's place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+import structlog
+
+from navarch_agent import checks
+from navarch_agent.log.base import KernelLogUnavailable, KernelRecord
+from navarch_agent.parts import Parts
+from navarch_agent.reporter import Reporter
+from navarch_common.events.messages import Observation
+from navarch_common.model.gpu import Gpu
+from navarch_common.xid import KernelFault, parse_line
+
+log = structlog.get_logger("navarch.agent.kernel")
+
+
+class KernelWatch:
+    """Reads one kernel log for ever. `gpus` tells which GPUs are known at the moment."""
+
+    RETRY_S = 30.0
+    PLACE_EVERY = 256
+    """Lines of no interest after which the place is noted all the same."""
+    BREATHE_EVERY = 64
+    """Lines after which other tasks get their turn, however fast the kernel prints."""
+
+    def __init__(self, parts: Parts, reporter: Reporter, gpus: Callable[[], tuple[Gpu, ...]]) -> None:
+        self._parts = parts
+        self._reporter = reporter
+        self._gpus = gpus
+        self._damper = checks.Damper()
+        self._unavailable = ""
+        self._place = parts.spool.place
+        self.lost = 0
+        """Records that the kernel overwrote before they were read."""
+
+    async def run(self) -> None:
+        """Follow until cancelled; a log that cannot be read is reported, and tried again."""
+        while True:
+            try:
+                await self._follow()
+            except KernelLogUnavailable as error:
+                self._note_unavailable(str(error))
+                await asyncio.sleep(self.RETRY_S)
+            finally:
+                self._parts.spool.note_place(self._place)
+
+    async def _follow(self) -> None:
+        count = 0
+        async with aclosing(self._parts.kernel_log.records(self._place)) as records:
+            async for record in records:
+                self._unavailable = ""
+                self._take(record)
+                count += 1
+                if count % self.PLACE_EVERY == 0:
+                    self._parts.spool.note_place(self._place)
+                if count % self.BREATHE_EVERY == 0:
+                    await asyncio.sleep(0)
+
+    def _take(self, record: KernelRecord) -> None:
+        self._place = record.place
+        if record.lost:
+            self.lost += record.lost
+            log.warning("the kernel overwrote records before they were read", lost=record.lost, lost_in_all=self.lost)
+        fault = parse_line(record.text)
+        if fault is None:
+            return
+        observation = checks.from_kernel(fault, record, self._gpus())
+        if observation is None:
+            return
+        left_out = self._damper.admit(fault, record.at)
+        if left_out is None:
+            return
+        self._report(record, fault, observation, left_out)
+
+    def _report(self, record: KernelRecord, fault: KernelFault, observation: Observation, left_out: int) -> None:
+        if left_out:
+            observation.metrics["left_out"] = left_out
+        with self._parts.tracer.span("kernel-line", kind=fault.kind, code=fault.code or 0, pci=fault.pci or "") as span:
+            self._reporter.health(observation, trace=span.traceparent, place=record.place)
+        log.info(
+            "kernel fault",
+            kind=fault.kind,
+            code=fault.code,
+            pci=fault.pci,
+            gpu=observation.gpu_index,
+            text=fault.message[:200],
+            trace=span.traceparent,
+        )
+
+    def _note_unavailable(self, reason: str) -> None:
+        if reason != self._unavailable:
+            self._unavailable = reason
+            log.error("kernel log not readable: its faults are unknown here", reason=reason)
+            self._reporter.health(checks.kernel_log_unavailable(reason, self._parts.clock.now()))

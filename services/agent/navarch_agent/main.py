@@ -1,0 +1,180 @@
+"""`navarch-agent`: puts an agent together from flags and environment, and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import random
+import signal
+import ssl
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from navarch_agent.commands import Periods
+from navarch_agent.gpu.fake import FakeGpuDriver
+from navarch_agent.gpu.nvml import NvmlDriver
+from navarch_agent.host import BootIdUnknown, LinuxHost, read_boot_id
+from navarch_agent.identity import Identity
+from navarch_agent.inject import Simulation
+from navarch_agent.journal import Journal, JournalHeld
+from navarch_agent.log import KernelLog
+from navarch_agent.log.file import FileKernelLog
+from navarch_agent.log.kmsg import DEVICE, Kmsg
+from navarch_agent.parts import Parts
+from navarch_agent.service import Agent
+from navarch_agent.settings import AgentSettings, SettingsError, parse, unknown_variables
+from navarch_agent.spool import Spool
+from navarch_agent.trace import IdTracer
+from navarch_common.bus.base import Bus, BusUnavailable
+from navarch_common.bus.jetstream import JetStreamBus
+from navarch_common.clock import SystemClock
+from navarch_common.events.subjects import Subjects
+
+log = structlog.get_logger("navarch.agent")
+
+CONNECT_BACKOFF_S_MAX = 15.0
+SHUTDOWN_S = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the agent. Returns 0 after an orderly stop, 1 when it could not run, 2 when a setting is wrong."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if "--version" in arguments:
+        print(f"navarch-agent {version()}")
+        return 0
+    try:
+        settings = parse(arguments, os.environ)
+    except SettingsError as error:
+        print(f"navarch-agent: {error}", file=sys.stderr)
+        return 2
+    for sentence in unknown_variables(os.environ):
+        print(f"navarch-agent: {sentence}", file=sys.stderr)
+    try:
+        return asyncio.run(_run_until_signalled(settings))
+    except* (JournalHeld, BootIdUnknown, BusUnavailable) as group:
+        for error in group.exceptions:
+            print(f"navarch-agent: {error}", file=sys.stderr)
+    return 1
+
+
+def version() -> str:
+    """Return the agent's version, as installed."""
+    return importlib.metadata.version("navarch-agent")
+
+
+async def _run_until_signalled(settings: AgentSettings) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def stop() -> None:
+        if task.cancelling():
+            os._exit(1)  # asked twice: whoever asks has waited long enough
+        loop.call_later(SHUTDOWN_S, os._exit, 1)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await run(settings)
+    except asyncio.CancelledError:
+        return 0
+    return 0
+
+
+async def run(settings: AgentSettings) -> None:
+    """Connect, watch, report; ends when cancelled or told to stop. Raises `JournalHeld`, `BootIdUnknown`."""
+    host = LinuxHost()
+    rng = random.Random()
+    boot_id = settings.boot_id or read_boot_id()
+    spool = open_spool(settings.data_dir, boot_id, first_sequence=int(host.uptime_s() * 1000))
+    log.info("agent starts", node=settings.node, pool=settings.pool, boot_id=boot_id, unsent=len(spool))
+    bus = await connected(settings, rng)
+    try:
+        kmsg = settings.kmsg
+        if settings.driver == "fake" and kmsg == DEVICE:
+            kmsg = settings.data_dir / "kmsg"  # a simulated machine never writes into the real one's log
+        if settings.driver == "fake":
+            kmsg.touch()
+        driver, simulation = _driver(settings, kmsg, rng)
+        parts = Parts(
+            identity=Identity(node=settings.node, pool=settings.pool, generation=settings.generation, boot_id=boot_id),
+            bus=bus,
+            subjects=Subjects(settings.subject_prefix),
+            driver=driver,
+            kernel_log=_kernel_log(kmsg, boot_id, host.uptime_s),
+            spool=spool,
+            host=host,
+            tracer=IdTracer(rng),
+            clock=SystemClock(),
+            rng=rng,
+            version=version(),
+        )
+        periods = Periods(heartbeat_s=settings.heartbeat_interval_s, health_check_s=settings.health_check_interval_s)
+        await Agent(parts, periods, simulation=simulation).run()
+    finally:
+        await bus.close()
+        spool.close()
+
+
+def open_spool(directory: Path, boot_id: str, *, first_sequence: int) -> Spool:
+    """Open the spool in `directory`. Where the disk refuses, reports are kept in memory. Raises `JournalHeld`."""
+    try:
+        return Spool(boot_id, Journal(directory), first_sequence=first_sequence)
+    except OSError as error:
+        log.error(
+            "no spool on disk: unsent reports are lost when the agent ends", directory=str(directory), why=str(error)
+        )
+        return Spool(boot_id, first_sequence=first_sequence)
+
+
+async def connected(settings: AgentSettings, rng: random.Random) -> Bus:
+    """Connect to the bus, however long that takes."""
+    tls = ssl.create_default_context(cafile=str(settings.tls_ca)) if settings.tls_ca else None
+    backoff_s = 0.5
+    while True:
+        try:
+            return await JetStreamBus.connect(
+                settings.server,
+                name=f"navarch-agent {settings.node}",
+                rng=rng,
+                credentials=settings.credentials,
+                tls=tls,
+            )
+        except BusUnavailable as error:
+            log.warning("not connected, trying again", why=str(error), in_s=backoff_s)
+        await asyncio.sleep(backoff_s * rng.uniform(0.5, 1.0))
+        backoff_s = min(backoff_s * 2, CONNECT_BACKOFF_S_MAX)
+
+
+def _driver(
+    settings: AgentSettings, kmsg: Path, rng: random.Random
+) -> tuple[NvmlDriver, None] | tuple[FakeGpuDriver, Simulation]:
+    if settings.driver == "nvml":
+        return NvmlDriver(), None
+    fake = FakeGpuDriver(settings.node, rng, gpu_count=settings.gpu_count)
+    return fake, Simulation(fake, lambda line: _printk(kmsg, line))
+
+
+def _printk(path: Path, line: str) -> None:
+    """Print into a simulated machine's kernel log, just as anyone may append to it: one line, one write."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, f"{line}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def _kernel_log(path: Path, boot_id: str, uptime_s: Callable[[], float]) -> KernelLog:
+    if path == DEVICE or (path.exists() and stat.S_ISCHR(path.stat().st_mode)):
+        return Kmsg(SystemClock(), boot_id, uptime_s=uptime_s, path=path)
+    return FileKernelLog(SystemClock(), boot_id, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""What an agent is made of. The composition root puts it together; a simulated fleet shares most of it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from navarch_agent.gpu.base import GpuDriver
+from navarch_agent.host import Host
+from navarch_agent.identity import Identity
+from navarch_agent.log.base import KernelLog
+from navarch_agent.spool import Spool
+from navarch_agent.trace import Tracer
+from navarch_common.bus.base import Bus
+from navarch_common.clock import Clock
+from navarch_common.events.subjects import Subjects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """One agent's ports, and who it is."""
+
+    identity: Identity
+    bus: Bus
+    subjects: Subjects
+    driver: GpuDriver
+    kernel_log: KernelLog
+    spool: Spool
+    host: Host
+    tracer: Tracer
+    clock: Clock
+    rng: random.Random
+    version: str = ""
+    """The agent's own version."""

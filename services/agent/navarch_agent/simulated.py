@@ -1,0 +1,103 @@
+"""Simulated machines, thousands in one process: no thread, no file, no connection of their own.
+
+A machine is a simulated driver, a kernel log in memory and a spool in memory around the very same `Agent`. They share
+one bus connection, and a `SimulatedFleet` hears for all of them with three subscriptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from navarch_agent.commands import Periods
+from navarch_agent.gpu.fake import FakeGpuDriver
+from navarch_agent.host import SimulatedHost
+from navarch_agent.identity import Identity
+from navarch_agent.inject import Simulation
+from navarch_agent.log.fake import MemoryKernelLog
+from navarch_agent.parts import Parts
+from navarch_agent.service import Agent, Handler
+from navarch_agent.spool import Spool
+from navarch_agent.trace import IdTracer, Tracer
+from navarch_common.bus.base import Bus, BusMessage, BusUnavailable
+from navarch_common.clock import Clock
+from navarch_common.events.subjects import Subjects
+
+
+class SimulatedFleet:
+    """Makes machines that share a connection, and hears for all of them. `run` it beside them."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, *, clock: Clock, tracer: Tracer | None = None) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._clock = clock
+        self._tracer = tracer
+        self._agents: dict[str, Agent] = {}
+
+    def machine(
+        self, identity: Identity, rng: random.Random, *, periods: Periods | None = None, gpu_count: int = 8
+    ) -> SimulatedMachine:
+        """Return a machine that has just booted; it does nothing before its `run`."""
+        driver = FakeGpuDriver(identity.node, rng, gpu_count=gpu_count)
+        kernel = MemoryKernelLog(self._clock, identity.boot_id)
+        parts = Parts(
+            identity=identity,
+            bus=self._bus,
+            subjects=self._subjects,
+            driver=driver,
+            kernel_log=kernel,
+            spool=Spool(identity.boot_id),
+            host=SimulatedHost(identity.node, self._clock),
+            tracer=self._tracer or IdTracer(rng),
+            clock=self._clock,
+            rng=rng,
+            version="simulated",
+        )
+        agent = Agent(parts, periods, simulation=Simulation(driver, kernel.printk), listen=False)
+        return SimulatedMachine(agent, driver, kernel, self._agents)
+
+    async def run(self) -> None:
+        """Hear until cancelled. Raises `BusUnavailable` when the connection is closed for good."""
+        async with asyncio.TaskGroup() as tasks:
+            for kind in ("commands", "probe", "inject"):
+                tasks.create_task(self._hear(kind), name=f"fleet:{kind}")
+
+    async def _hear(self, kind: str) -> None:
+        subject = f"{self._subjects.prefix}.{kind}.*"
+        async with self._bus.subscribe(subject) as messages:
+            async for message in messages:
+                if handler := self._handler(kind, message):
+                    await handler(message)
+        raise BusUnavailable(f"the connection was closed under the subscription to {subject}")
+
+    def _handler(self, kind: str, message: BusMessage) -> Handler | None:
+        agent = self._agents.get(message.subject.rpartition(".")[2])
+        if agent is None:
+            return None
+        return {"commands": agent.on_command, "probe": agent.on_probe, "inject": agent.on_inject}[kind]
+
+
+class SimulatedMachine:
+    """One boot of one machine, with its insides at hand."""
+
+    def __init__(
+        self, agent: Agent, driver: FakeGpuDriver, kernel: MemoryKernelLog, plugged_in: dict[str, Agent]
+    ) -> None:
+        self.agent = agent
+        self.driver = driver
+        self.kernel = kernel
+        self._plugged_in = plugged_in
+
+    async def run(self) -> None:
+        """Live until cancelled (a shutdown, in good order) or told to stop."""
+        self._plugged_in[self.agent.node] = self.agent
+        try:
+            await self.agent.run()
+        finally:
+            # A later boot of the same node may have taken the place already.
+            if self._plugged_in.get(self.agent.node) is self.agent:
+                del self._plugged_in[self.agent.node]
+
+    def pull_the_plug(self) -> None:
+        """Let the coming cancellation be a power cut: no goodbye."""
+        self.agent.says_goodbye = False
