@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import random
@@ -57,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(_run_until_signalled(settings))
     except* (JournalHeld, BootIdUnknown, BusUnavailable) as group:
-        for error in group.exceptions:
-            print(f"navarch-agent: {error}", file=sys.stderr)
+        for trouble in group.exceptions:
+            print(f"navarch-agent: {trouble}", file=sys.stderr)
     return 1
 
 
@@ -100,7 +101,8 @@ async def run(settings: AgentSettings) -> None:
         if settings.driver == "fake" and kmsg == DEVICE:
             kmsg = settings.data_dir / "kmsg"  # a simulated machine never writes into the real one's log
         if settings.driver == "fake":
-            kmsg.touch()
+            with contextlib.suppress(OSError):  # a file that is there can be watched; one that isn't comes later
+                kmsg.touch()
         driver, simulation = _driver(settings, kmsg, rng)
         parts = Parts(
             identity=Identity(node=settings.node, pool=settings.pool, generation=settings.generation, boot_id=boot_id),

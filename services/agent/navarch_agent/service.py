@@ -11,13 +11,13 @@ connection of its own but what its `Parts` bring.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
 
 from navarch_agent.commands import Ignore, Periods, Refuse, Repeat, configured, decide
 from navarch_agent.driver_watch import DriverWatch
+from navarch_agent.hearing import Handler, hear
 from navarch_agent.inject import Injection, InjectionRefused, InjectionReply, Simulation
 from navarch_agent.kernel import KernelWatch
 from navarch_agent.outbox import Outbox
@@ -25,14 +25,13 @@ from navarch_agent.parts import Parts
 from navarch_agent.pulse import Pulse
 from navarch_agent.reporter import Reporter
 from navarch_agent.spool import DoneCommand
-from navarch_common.bus.base import BusError, BusMessage, BusUnavailable
+from navarch_common.bus.base import BusError, BusMessage
 from navarch_common.events import BadMessage, decode, encode
 from navarch_common.events.messages import Command, CommandReceipt, Probe, ProbeReply
 
 log = structlog.get_logger("navarch.agent")
 
 _Message = TypeVar("_Message", Command, Probe)
-Handler = Callable[[BusMessage], Awaitable[None]]
 
 
 class _Stopped(Exception):
@@ -157,13 +156,7 @@ class Agent:
             raise _Stopped(reason)
 
     def _start_hearing(self, tasks: asyncio.TaskGroup, subject: str, handler: Handler) -> None:
-        tasks.create_task(self._hear(subject, handler), name=f"{self.node}:{subject}")
-
-    async def _hear(self, subject: str, handler: Handler) -> None:
-        async with self._parts.bus.subscribe(subject, pending_max=256) as messages:
-            async for message in messages:
-                await handler(message)
-        raise BusUnavailable(f"the connection was closed under the subscription to {subject}")
+        tasks.create_task(hear(self._parts.bus, subject, lambda _: handler), name=f"{self.node}:{subject}")
 
     def _carry_out(self, command: Command) -> DoneCommand:
         if command.kind == "stop":

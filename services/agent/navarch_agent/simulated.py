@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 
 from navarch_agent.commands import Periods
 from navarch_agent.gpu.fake import FakeGpuDriver
+from navarch_agent.hearing import Handler, hear
 from navarch_agent.host import SimulatedHost
 from navarch_agent.identity import Identity
 from navarch_agent.inject import Simulation
 from navarch_agent.log.fake import MemoryKernelLog
 from navarch_agent.parts import Parts
-from navarch_agent.service import Agent, Handler
+from navarch_agent.service import Agent
 from navarch_agent.spool import Spool
 from navarch_agent.trace import IdTracer, Tracer
-from navarch_common.bus.base import Bus, BusMessage, BusUnavailable
+from navarch_common.bus.base import Bus, BusMessage
 from navarch_common.clock import Clock
 from navarch_common.events.subjects import Subjects
 
@@ -60,15 +62,8 @@ class SimulatedFleet:
         """Hear until cancelled. Raises `BusUnavailable` when the connection is closed for good."""
         async with asyncio.TaskGroup() as tasks:
             for kind in ("commands", "probe", "inject"):
-                tasks.create_task(self._hear(kind), name=f"fleet:{kind}")
-
-    async def _hear(self, kind: str) -> None:
-        subject = f"{self._subjects.prefix}.{kind}.*"
-        async with self._bus.subscribe(subject) as messages:
-            async for message in messages:
-                if handler := self._handler(kind, message):
-                    await handler(message)
-        raise BusUnavailable(f"the connection was closed under the subscription to {subject}")
+                subject = f"{self._subjects.prefix}.{kind}.*"
+                tasks.create_task(hear(self._bus, subject, partial(self._handler, kind)), name=f"fleet:{kind}")
 
     def _handler(self, kind: str, message: BusMessage) -> Handler | None:
         agent = self._agents.get(message.subject.rpartition(".")[2])

@@ -127,12 +127,12 @@ def _escaped(char: str) -> str:
 
 
 def _bounded(line: str) -> tuple[str, bool]:
+    """Return `line` escaped and cut, and whether it was cut: before escaping, which may make it longer, and after."""
     line = line.rstrip("\r\n")
-    if len(line) * 4 > LINE_BYTES_MAX:
-        raw = line.encode("utf-8", "backslashreplace")
-        if len(raw) > LINE_BYTES_MAX:
-            return escape_control(raw[:LINE_BYTES_MAX].decode("utf-8", "ignore")), True
-    return escape_control(line), False
+    raw = line.encode("utf-8", "backslashreplace") if len(line) * 4 > LINE_BYTES_MAX else b""
+    cut = len(raw) > LINE_BYTES_MAX
+    text = escape_control(raw[:LINE_BYTES_MAX].decode("utf-8", "ignore") if cut else line)
+    return text[:LINE_BYTES_MAX], cut or len(text) > LINE_BYTES_MAX
 
 
 def _parse(text: str) -> KernelFault | None:
