@@ -7,7 +7,7 @@ whose result is healthy) leave their episodes and no verdict, however many there
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from msgspec import structs
@@ -25,6 +25,8 @@ from navarch_health.verdict import ENTITIES_MAX, NODE, Change, Context, on_its_w
 BOOTS_MAX: Final = 8
 """How many boots' sequences are kept."""
 TEXT_MAX: Final = 1000
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def fold_report(
     draft, told = before, None
     gpus = () if node.registration is None else node.registration.gpus
     past = _is_past(before, node, report.boot_id)
-    for place, observation in enumerate(report.observations):
+    for place, seen in enumerate(report.observations):
+        observation = _in_time(seen)
         subject = subject_of(observation, gpus)
         line = folding.Line(
             entity=subject.entity,
@@ -184,6 +187,14 @@ def _read(
         readings=readings,
         read_at=observation.at,
     )
+
+
+def _in_time(observation: Observation) -> Observation:
+    """The same at a time that one can reckon with: in UTC where it has no zone, within the century where it is absurd."""
+    at = observation.at if observation.at.tzinfo is not None else observation.at.replace(tzinfo=UTC)
+    if EARLIEST <= at <= LATEST:
+        return observation if at is observation.at else structs.replace(observation, at=at)
+    return structs.replace(observation, at=EARLIEST if at < EARLIEST else LATEST)
 
 
 def _is_overtaken(record: HealthRecord, line: folding.Line) -> bool:

@@ -45,6 +45,8 @@ def heard(record: HealthRecord, node: NodeRecord, boot_id: str, driver_state: st
             )
     elif AGENT not in entities or entities[AGENT].code != f"driver-{_known(driver_state)}":
         entities[AGENT] = _driver_trouble(entities.get(AGENT), driver_state, context)
+    if entities == record.entities and silent == record.silent_since:
+        return None
     draft = structs.replace(record, entities=entities, silent_since=silent)
     if silent is None and record.silent_since is not None:
         draft = structs.replace(draft, provider_asked=False)

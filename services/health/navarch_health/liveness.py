@@ -75,17 +75,17 @@ class Ruling:
     """Not empty while too many are silent at once: the sentence for the alarm."""
 
 
-def rule_on_silence(lives: tuple[Life, ...], now: datetime, patience: Patience, *, deaf: str = "") -> Ruling:
-    """`lives` are all watched nodes of the fleet, silent or not. `deaf` says why this observer cannot trust its ears."""
+def rule_on_silence(
+    lives: tuple[Life, ...], now: datetime, patience: Patience, *, fleet: int, deaf: str = ""
+) -> Ruling:
+    """`lives` are all watched nodes, silent or not, of every pool with a silent one; `fleet` counts those of all pools.
+    `deaf` says why this observer cannot trust its ears."""
     waiting = [life for life in lives if life.silent and life.status != HealthStatus.UNHEALTHY]
-    mass = _mass(waiting, lives)
-    decisions = []
+    mass = _mass(len(waiting), fleet)
     pools = _Pools(lives)
-    for life in sorted(waiting, key=lambda one: (one.last_heard, one.node)):
-        decision = _rule(life, now, patience, pools, deaf or mass)
-        if decision is not None:
-            decisions.append(decision)
-    return Ruling(tuple(decisions), mass)
+    ordered = sorted(waiting, key=lambda one: (one.last_heard, one.node))
+    decisions = (_rule(life, now, patience, pools, deaf or mass) for life in ordered)
+    return Ruling(tuple(decision for decision in decisions if decision is not None), mass)
 
 
 class _Pools:
@@ -135,11 +135,10 @@ def _rule(life: Life, now: datetime, patience: Patience, pools: _Pools, held: st
     return Decision(life.node, "failed", f"silent for {silent_s:.0f} s")
 
 
-def _mass(waiting: list[Life], lives: tuple[Life, ...]) -> str:
-    silent = len(waiting)
-    if silent <= MASS_COUNT or silent <= MASS_RATIO * len(lives):
+def _mass(silent: int, fleet: int) -> str:
+    if silent <= MASS_COUNT or silent <= MASS_RATIO * fleet:
         return ""
     return (
-        f"{silent} of {len(lives)} nodes are silent at once, over {MASS_COUNT} and over {MASS_RATIO:.0%}: "
+        f"{silent} of {fleet} nodes are silent at once, over {MASS_COUNT} and over {MASS_RATIO:.0%}: "
         "verdicts from silence are suspended, the cause is looked for between us and them"
     )

@@ -246,7 +246,7 @@ class _Reader:
             self._report.add(path, f"{place} of the condition: {message}", mark=mark)
             return
         if returns not in (cel.Type.BOOL, cel.Type.DYN):
-            self._add(path, entry, f"column 1 of the condition: it is of type {returns.name()}, expected bool")
+            self._add(path, entry, f"column 1 of the condition: it is of type {returns.name().lower()}, expected bool")
 
     def _mark_inside(self, node: Node, condition: str, line: int, column: int) -> Mark:
         """Where a place of the condition stands in the file, as far as the text itself shows it."""

@@ -84,7 +84,7 @@ def first_sight(node: NodeRecord, context: Context) -> Change:
         status=HealthStatus.UNKNOWN,
         since=context.now,
         code="not-heard",
-        reason="nothing has been heard of this machine yet",
+        reason=_NOT_HEARD,
         boot_id="" if node.registration is None else node.registration.boot_id,
         trace=context.trace,
     )
