@@ -1,10 +1,11 @@
 """Fixtures for all tests: real servers, shared by a whole run and found running by each test."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from fixtures.servers import Servers, make_servers, unique_name
+from fixtures.world import World, make_world
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +53,13 @@ def redis_url(servers: Servers) -> str:
 def unique() -> str:
     """A cluster's name, or a subject prefix, of this test alone."""
     return unique_name()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A store and a bus in memory, started for the first time."""
+    made = await make_world()
+    try:
+        yield made
+    finally:
+        await made.close()

@@ -10,6 +10,7 @@ import pytest
 
 from fixtures.labs import MemoryLab, RedisLab, StoreLab
 from fixtures.records import AT, node_cordoned, node_failed, node_record, pool_resized
+from fixtures.servers import Servers
 from navarch_common.events.codec import decode_event
 from navarch_common.model.base import AnyKey, Record
 from navarch_common.model.cluster import META, MetaRecord
@@ -28,9 +29,11 @@ from navarch_common.store.base import (
     Refund,
     Spend,
     StateStore,
+    StoreError,
     StoreUnavailable,
     WrongIncarnation,
 )
+from navarch_common.store.redis import RedisStore
 
 ONE, TWO = NODE.key("training-1"), NODE.key("training-2")
 HOUR = timedelta(hours=1)
@@ -594,10 +597,124 @@ async def test_a_server_set_up_as_recommended_draws_no_remark(store: StateStore)
     assert await store.check() == []
 
 
+# Redis alone: what it survives
+
+
 @pytest.fixture
-async def killable(killable_servers: object, redis_url: str, unique: str) -> AsyncIterator[RedisLab]:
-    lab = RedisLab(redis_url, unique)
+async def redis_lab(killable_servers: Servers, unique: str) -> AsyncIterator[RedisLab]:
+    lab = RedisLab(killable_servers.redis.url, unique)
     try:
         yield lab
     finally:
         await lab.close()
+
+
+@pytest.mark.integration
+async def test_a_killed_and_restarted_server_has_all_that_was_committed(
+    redis_lab: RedisLab, killable_servers: Servers
+) -> None:
+    store = redis_lab.store
+    await store.commit(Commit(put={META.key(): meta("first")}))
+    store.bind("first")
+    lease = await take(store, "a")
+    revisions = [
+        (
+            await store.commit(
+                Commit(
+                    put={NODE.key(f"training-{number}"): node_record(f"training-{number}")},
+                    emit=(node_failed(f"training-{number}"),),
+                    spend=(Spend("launches", f"r-{number}", 100),),
+                    lease=lease,
+                )
+            )
+        ).revision
+        for number in range(50)
+    ]
+    await store.write_beats([beat("training-1", 5)])
+    await asyncio.to_thread(killable_servers.redis.kill)
+    await asyncio.to_thread(killable_servers.redis.start)
+    found = {one.record.node: one.revision for one in await store.records(NODE, "training")}
+    assert found == {f"training-{number}": revision for number, revision in enumerate(revisions)}
+    assert len(await store.outbox()) == len(await store.holders("launches")) == 50
+    assert await store.beats(["training-1"]) == [beat("training-1", 5)]
+    after = await store.commit(Commit(put=put(node_record("training-1")), lease=lease))
+    assert after.revision > revisions[-1]
+
+
+@pytest.mark.integration
+async def test_a_server_that_is_gone_is_unavailable_and_used_again_once_it_is_back(
+    redis_lab: RedisLab, killable_servers: Servers
+) -> None:
+    store = redis_lab.store
+    await store.commit(Commit(put=put(node_record())))
+    await asyncio.to_thread(killable_servers.redis.kill)
+    for call in (
+        store.commit(Commit(put=put(node_record()))),
+        store.get(ONE),
+        store.records(NODE),
+        store.acquire("provisioner/training", "a", HOUR),
+        store.overdue(AT),
+        store.outbox(),
+        store.write_beats([beat("training-1", 5)]),
+        store.check(),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1"):
+            await call
+    await asyncio.to_thread(killable_servers.redis.start)
+    await store.commit(Commit(expect={ONE: await revision_of(store, ONE)}, put=put(node_record())))
+
+
+@pytest.mark.integration
+async def test_a_hung_server_is_unavailable_before_long(killable_servers: Servers, unique: str) -> None:
+    store = RedisStore(killable_servers.redis.url, cluster=unique, timeout_s=0.3)
+    await store.commit(Commit(put=put(node_record())))
+    killable_servers.redis.pause()
+    try:
+        async with asyncio.timeout(2):
+            with pytest.raises(StoreUnavailable):
+                await store.get(ONE)
+            with pytest.raises(StoreUnavailable):
+                await store.commit(Commit(put=put(node_record())))
+    finally:
+        killable_servers.redis.resume()
+    assert await store.get(ONE) is not None
+    await store.close()
+
+
+async def test_a_thousand_callers_share_a_few_connections(lab: StoreLab) -> None:
+    await lab.store.commit(Commit(put=put(node_record())))
+    found = await asyncio.gather(*(lab.store.get(ONE) for _ in range(1000)))
+    assert None not in found
+
+
+async def test_calls_that_are_cancelled_leave_no_reply_for_the_next(lab: StoreLab) -> None:
+    await lab.store.commit(Commit(put=put(node_record("training-1"), node_record("training-2"))))
+    for number in range(100):
+        task = asyncio.create_task(lab.store.get(ONE), name="cancelled")
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        task.cancel()
+        stored = await lab.store.get(TWO)
+        assert stored is not None
+        assert stored.record.node == "training-2"
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_every_key_of_a_cluster_carries_its_hash_tag(redis_url: str, unique: str) -> None:
+    lab = RedisLab(redis_url, unique)
+    lease = await take(lab.store, "a")
+    commit = Commit(put=put(node_record()), emit=(node_failed(),), spend=(Spend("b", "h", 1),), lease=lease)
+    await lab.store.commit(commit)
+    await lab.store.write_beats([beat("training-1", 5)])
+    tagged = [key async for key in lab.raw.scan_iter(match=f"*{unique}*")]
+    assert len(tagged) == 9
+    assert all(key.startswith(b"navarch:{%s}:" % unique.encode()) for key in tagged)
+    assert {await lab.raw.ttl(key) for key in tagged} == {-1}
+    await lab.close()
+
+
+async def test_a_url_that_nothing_can_use_is_refused_without_its_password() -> None:
+    for url in ("http://u:secret@host", "redis+sentinel://u:secret@host", "redis+sentinel://u:secret@host:x/name"):
+        with pytest.raises(StoreError) as caught:
+            RedisStore(url)
+        assert "secret" not in str(caught.value)
