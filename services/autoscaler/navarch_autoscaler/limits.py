@@ -19,6 +19,8 @@ class Limits:
     max_step_up: Share
     scaled_at: datetime | None
     """When `desired` last changed; None: never."""
+    raised_at: datetime | None = None
+    """When it was last raised; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,9 @@ def _within_bounds(target: int, inputs: PoolInputs) -> Sized:
 
 
 def _step(bounded: Sized, inputs: PoolInputs, limits: Limits) -> Sized:
-    """At most one step over what is usable: what has not come yet is no ground to build on."""
-    standing = min(inputs.desired, inputs.usable)
+    """At most one step over what is usable: nodes of an earlier raise that have not come yet are no ground to build on,
+    so that one message, looked at again and again, moves the pool by one step alone."""
+    standing = inputs.desired if limits.raised_at is None else min(inputs.desired, inputs.usable)
     highest = max(inputs.desired, standing + limits.max_step_up.of(standing))
     highest = min(highest, inputs.desired + limits.max_step_up.of(inputs.desired))
     if bounded.desired > highest:

@@ -140,7 +140,9 @@ def _held(record: PoolRecord, now: datetime) -> Reason | None:
 
 
 def _limits(record: PoolRecord, config: PoolConfig) -> Limits:
-    return Limits(cooldown=config.cooldown, max_step_up=config.max_step_up, scaled_at=record.scaled_at)
+    return Limits(
+        cooldown=config.cooldown, max_step_up=config.max_step_up, scaled_at=record.scaled_at, raised_at=record.raised_at
+    )
 
 
 def _limited(sized: Sized, now: datetime) -> Reason | None:

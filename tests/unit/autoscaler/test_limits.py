@@ -23,6 +23,7 @@ def limited(
     scaled_s_ago: int | None = None,
     low: int = 1,
     high: int = 100,
+    raised: bool = True,
 ) -> tuple[int, str]:
     inputs = PoolInputs(
         pool="training",
@@ -37,7 +38,7 @@ def limited(
     )
     opinion = Opinion(strategy="queue", target=target, code="queue-depth", reason="because", fresh=fresh)
     scaled_at = None if scaled_s_ago is None else NOW - timedelta(seconds=scaled_s_ago)
-    sized = limit(opinion, inputs, Limits(timedelta(seconds=cooldown_s), STEP, scaled_at))
+    sized = limit(opinion, inputs, Limits(timedelta(seconds=cooldown_s), STEP, scaled_at, NOW if raised else None))
     return sized.desired, sized.limit
 
 
@@ -49,6 +50,9 @@ def limited(
         pytest.param(limited(3, 200), (7, "max-step-up"), id="the-step-bounds-a-jump"),
         pytest.param(limited(20, 200), (40, "max-step-up"), id="a-large-pool-may-double"),
         pytest.param(limited(7, 200, usable=3), (7, "max-step-up"), id="no-second-step-before-the-first-has-come"),
+        pytest.param(
+            limited(3, 200, usable=0, raised=False), (7, "max-step-up"), id="a-new-pool-need-not-wait-to-grow"
+        ),
         pytest.param(limited(3, 20, high=6), (6, "max-nodes"), id="max-nodes"),
         pytest.param(limited(3, 0), (1, "min-nodes"), id="min-nodes"),
         pytest.param(limited(2, None, low=3), (3, "min-nodes"), id="under-the-minimum-is-raised-without-opinion"),

@@ -1,0 +1,1 @@
+"""Where demand comes from: a port (`base`) and its adapters."""

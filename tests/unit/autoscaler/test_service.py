@@ -1,0 +1,158 @@
+"""The autoscaler as a whole, over a store and a bus in memory: what wakes it, what it writes, what it refuses."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from msgspec import structs
+
+from fixtures.records import node_record
+from fixtures.world import World
+from navarch_autoscaler.main import build
+from navarch_autoscaler.service import AutoscalerService
+from navarch_common.events.codec import encode
+from navarch_common.events.kinds import MessageRejected, PoolResized
+from navarch_common.events.messages import Heartbeat
+from navarch_common.model.base import Key
+from navarch_common.model.gpu import GpuSample
+from navarch_common.model.node import NODE, Phase
+from navarch_common.model.pool import POOL, PoolRecord
+from navarch_common.model.wish import POOL_WISH, PoolWish, Wish
+from navarch_common.store.base import Beat, Stored
+from support.deps import make_deps, running, until
+
+QUEUED = """
+providers: {local: {type: local}}
+pools:
+  training: {provider: local, instance_type: h100-8x, min_nodes: 3, max_nodes: 10, cooldown: 0s,
+             autoscaling: {type: queue, jobs_per_node: 10}}
+"""
+REACTIVE = QUEUED.replace("type: queue, jobs_per_node: 10", "type: reactive")
+KEY: Key[PoolRecord] = POOL.key("training")
+
+
+def service_of(world: World, text: str = QUEUED, instance: str = "copy-1") -> AutoscalerService:
+    deps = make_deps(world, "autoscaler", text, instance=instance)
+    return build(deps, deps.config.current.config)
+
+
+class Watch:
+    """The pool's record, read again and again."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stored: Stored[PoolRecord] | None = None
+
+    async def desired(self, count: int) -> PoolRecord:
+        for _ in range(2000):
+            self.stored = await self.world.store.get(KEY)
+            if self.stored is not None and self.stored.record.desired == count:
+                return self.stored.record
+            await asyncio.sleep(0.002)
+        raise AssertionError(f"desired never became {count}; the record is {self.stored}")
+
+
+async def test_a_new_pool_gets_its_minimum(world: World) -> None:
+    async with running(service_of(world)):
+        record = await Watch(world).desired(3)
+    assert record.code == "first-seen"
+
+
+async def test_a_published_depth_of_forty_makes_four_nodes_and_tells_of_it(world: World) -> None:
+    async with running(service_of(world)):
+        await Watch(world).desired(3)
+        await world.bus.publish("navarch.metrics.queue.training", b"40")
+        await Watch(world).desired(4)
+    resized = [event for event in await world.events("pool.resized") if isinstance(event, PoolResized)]
+    assert [(event.before, event.after, event.actor) for event in resized] == [(3, 4, "autoscaler")]
+
+
+async def test_what_was_said_before_it_started_is_remembered(world: World) -> None:
+    await world.bus.publish_durable("navarch.metrics.queue.training.slurm", b'{"queue_depth": 55}', msg_id="1")
+    async with running(service_of(world)):
+        await Watch(world).desired(6)
+
+
+async def test_sources_are_added_up(world: World) -> None:
+    async with running(service_of(world)):
+        await Watch(world).desired(3)
+        await world.bus.publish("navarch.metrics.queue.training.slurm", b"25")
+        await world.bus.publish("navarch.metrics.queue.training.ray", b'{"queue_depth": 20}')
+        await Watch(world).desired(5)
+
+
+@pytest.mark.parametrize(
+    ("subject", "data", "says"),
+    [
+        ("navarch.metrics.queue.training", b"NaN", "malformed"),
+        ("navarch.metrics.queue.training", b"-1", ">= 0"),
+        ("navarch.metrics.queue.training", b"1e300", "dropped"),
+        ("navarch.metrics.queue.training", b"9" * 5000, "5000 bytes"),
+        ("navarch.metrics.queue.training", b"\xff\xfe", "dropped"),
+        ("navarch.metrics.queue.nowhere", b"40", "'nowhere' is not in the configuration"),
+        ("navarch.metrics.queue.TRAINING", b"40", "not a valid id"),
+        ("navarch.metrics.queue.training.a.b", b"40", "more tokens"),
+        ("navarch.metrics.queue.training.é", b"40", "not a valid id"),
+    ],
+)
+async def test_nonsense_is_told_of_and_dropped(world: World, subject: str, data: bytes, says: str) -> None:
+    async with running(service_of(world)):
+        await Watch(world).desired(3)
+        await world.bus.publish(subject, data)
+        await world.bus.publish("navarch.metrics.queue.training", b"40")
+        await Watch(world).desired(4)
+    rejected = [event for event in await world.events("cluster.message-rejected") if isinstance(event, MessageRejected)]
+    assert len(rejected) == 1
+    assert says in rejected[0].reason
+
+
+async def test_an_operators_scale_is_answered(world: World) -> None:
+    now = world.clock.now()
+    wish = Wish(
+        id="r1", verb="scale", actor="operator:ada", at=now, expires_at=now + timedelta(hours=1), nodes=7
+    )  # fmt: skip
+    await world.plant((POOL_WISH.key("training", "scale"), PoolWish(pool="training", wish=wish)))
+    async with running(service_of(world)):
+        record = await Watch(world).desired(7)
+    assert record.answers["r1"].outcome == "done"
+
+
+async def test_a_second_copy_leaves_a_held_pool_alone_and_takes_it_when_it_is_free(world: World) -> None:
+    lease = await world.store.acquire("autoscaler/training", "someone-else", timedelta(seconds=5))
+    assert lease is not None
+    service = service_of(world)
+    async with running(service):
+        await until(lambda: service.ready, "the first pass")
+        assert await world.store.get(KEY) is None
+        await world.store.release(lease)
+        await Watch(world).desired(3)
+
+
+async def test_a_fenced_copy_writes_nothing(world: World) -> None:
+    service = service_of(world)
+    async with running(service):
+        await Watch(world).desired(3)
+        world.advance(60)
+        assert await world.store.acquire("autoscaler/training", "someone-else", timedelta(hours=1)) is not None
+        await world.bus.publish("navarch.metrics.queue.training", b"90")
+        await until(lambda: not service.status()["pools_held"], "the lease is known to be lost")
+        stored = await world.store.get(KEY)
+        assert stored is not None
+        assert stored.record.desired == 3
+
+
+async def test_reactive_follows_utilization_from_heartbeats(world: World) -> None:
+    nodes = [structs.replace(node_record(f"training-{n}"), phase=Phase.ACTIVE) for n in range(3)]
+    await world.plant(*((NODE.key(node.node), node) for node in nodes))
+    now = world.clock.now()
+    beats = []
+    for node in nodes:
+        heartbeat = Heartbeat(
+            node=node.node, pool="training", generation=1, boot_id="b", sequence=1, at=now, interval_s=5,
+            driver_state="ok", gpus=tuple(GpuSample(index=i, utilization_ratio=0.97, process_count=1) for i in range(8)),
+        )  # fmt: skip
+        beats.append(Beat(node.node, "training", now, now + timedelta(seconds=15), encode(heartbeat)))
+    await world.store.write_beats(beats)
+    async with running(service_of(world, REACTIVE)):
+        record = await Watch(world).desired(4)
+    assert "97 %" in record.reason
