@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 PROTO_ROOT = HERE / "proto"
 OUT = HERE / "v1"
 PROTO = "navarch/v1/fleet.proto"
-FILES = ("fleet_pb2.py", "fleet_pb2.pyi", "fleet_pb2_grpc.py")
+FILES = ("fleet_pb2.py", "fleet_pb2.pyi", "fleet_pb2_grpc.py", "fleet_pb2_grpc.pyi")
 
 
 def generate() -> dict[str, str]:
@@ -20,14 +20,24 @@ def generate() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         command = [
             sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTO_ROOT}",
-            f"--python_out={scratch}", f"--pyi_out={scratch}", f"--grpc_python_out={scratch}", PROTO,
+            f"--plugin=protoc-gen-mypy_grpc={Path(sys.executable).with_name('protoc-gen-mypy_grpc')}",
+            f"--python_out={scratch}", f"--pyi_out={scratch}", f"--grpc_python_out={scratch}",
+            f"--mypy_grpc_out={scratch}", PROTO,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr.strip() or "protoc failed")
         made = Path(scratch) / "navarch" / "v1"
-        return {name: (made / name).read_text().replace("from navarch.v1 import", "from navarch_api.v1 import")
-                for name in FILES}  # fmt: skip
+        return {name: _ours((made / name).read_text()) for name in FILES}  # fmt: skip
+
+
+def _ours(text: str) -> str:
+    """protoc names modules after the .proto's folders; ours lie in our own package."""
+    return (
+        text.replace("from navarch.v1 import", "from navarch_api.v1 import")
+        .replace("import navarch.v1.fleet_pb2", "import navarch_api.v1.fleet_pb2")
+        .replace("navarch.v1.fleet_pb2.", "navarch_api.v1.fleet_pb2.")
+    )
 
 
 def main() -> int:

@@ -9,13 +9,17 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Generic
 
 import structlog
 
 from navarch_common.clock import Clock
-from navarch_common.model import GUARD, HEALTH, NODE, NODE_WISHES, POOL, POOL_WISH, SUPPLY
 from navarch_common.model.base import Family, R
+from navarch_common.model.health import HEALTH
+from navarch_common.model.node import NODE
+from navarch_common.model.pool import GUARD, POOL, SUPPLY
+from navarch_common.model.wish import NODE_WISHES, POOL_WISH
 from navarch_common.store.base import StateStore, Stored, StoreError
 from navarch_gateway.known import Known
 from navarch_gateway.refusal import unavailable
@@ -64,8 +68,13 @@ class Cache:
         self._lock = asyncio.Lock()
 
     @property
-    def filled(self) -> bool:
-        return self._known is not None
+    def latest(self) -> Known | None:
+        """What was read last, however old; None while nothing was."""
+        return self._known
+
+    @property
+    def fresh(self) -> bool:
+        return self._known is not None and self._clock.now() - self._known.as_of <= TOO_OLD
 
     def known(self) -> Known:
         """Raises `Refused` while nothing was read yet, or what was read has become too old to be shown."""
@@ -75,6 +84,12 @@ class Cache:
         if age > TOO_OLD:
             raise unavailable("state-unavailable", f"the store has not answered for {age.total_seconds():.0f} s")
         return self._known
+
+    def similar(self, node: str) -> list[str]:
+        """Some known nodes whose names begin alike, for a hint. Empty while nothing is known."""
+        if self._known is None:
+            return []
+        return list(islice((name for name in self._known.nodes if name[:3] == node[:3]), 200))
 
     async def refresh(self) -> None:
         """Raises `StoreError`; what was known stays, and grows older."""

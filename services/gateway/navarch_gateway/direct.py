@@ -1,7 +1,7 @@
 """Reads single things from the store itself: what a decision rests on, with the revisions that its commit expects."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,12 +9,11 @@ from typing import Any
 from navarch_common.clock import Clock
 from navarch_common.events.codec import BadMessage, decode
 from navarch_common.events.messages import Heartbeat
-from navarch_common.model import GUARD, HEALTH, NODE, NODE_WISHES, POOL, POOL_WISH, SUPPLY
 from navarch_common.model.base import AnyKey
-from navarch_common.model.health import HealthRecord
-from navarch_common.model.node import NodeRecord
-from navarch_common.model.pool import Guard, PoolRecord, SupplyRecord
-from navarch_common.model.wish import NodeWishes, PoolVerb, PoolWish
+from navarch_common.model.health import HEALTH, HealthRecord
+from navarch_common.model.node import NODE, NodeRecord
+from navarch_common.model.pool import GUARD, POOL, SUPPLY, Guard, PoolRecord, SupplyRecord
+from navarch_common.model.wish import NODE_WISHES, POOL_WISH, NodeWishes, PoolVerb, PoolWish
 from navarch_common.store.base import ABSENT, Beat, StateStore, Stored
 from navarch_gateway.guards import guard_key
 from navarch_gateway.refusal import not_found
@@ -49,15 +48,14 @@ class Direct:
     def __init__(self, store: StateStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
 
-    async def node(self, node: str, pool: str = "") -> NodeRead:
-        """Raises `Refused` where there is no such node. `pool` saves a round trip where it is known."""
+    async def node(self, node: str, similar: Callable[[str], Iterable[str]] = lambda _: ()) -> NodeRead:
+        """Raises `Refused` where there is no such node, naming one of the `similar` ones."""
         async with asyncio.timeout(READ_TIMEOUT_S):
             now = self._clock.now()
-            if not pool:
-                stored = await self._store.get(NODE.key(node))
-                if stored is None:
-                    raise not_found("node", node)
-                pool = stored.record.pool
+            stored = await self._store.get(NODE.key(node))
+            if stored is None:
+                raise not_found("node", node, similar(node))
+            pool = stored.record.pool
             keys: list[AnyKey] = [NODE.key(node), HEALTH.key(node), NODE_WISHES.key(node), SUPPLY.key(pool)]
             guards = [guard_key(None), guard_key(pool)]
             found = await self._store.get_many([*keys, *guards])

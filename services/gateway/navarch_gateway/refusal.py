@@ -3,7 +3,13 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+import structlog
+
+from navarch_common.bus.base import BusError
 from navarch_common.errors import NavarchError
+from navarch_common.store.base import StoreError
+
+log = structlog.get_logger(__name__)
 
 
 class Refused(NavarchError):
@@ -44,3 +50,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'pool'?`, or nothing where no known word is like it."""
     matches = get_close_matches(word[:128].lower(), sorted(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def refusal_of(error: Exception) -> Refused:
+    """What went wrong, as a refusal. What nobody expected is a 500 that is logged, and says nothing of our insides."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, StoreError):
+        return Refused(
+            503, "state-unavailable", f"the store does not answer; whether anything changed is not known ({error})"
+        )
+    if isinstance(error, BusError):
+        return Refused(503, "bus-unavailable", f"the bus does not answer ({error})")
+    if isinstance(error, TimeoutError):
+        return Refused(504, "timeout", "it took too long; whether anything changed is not known")
+    log.error("a request failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+    return Refused(500, "internal", "something is wrong here, and is in the gateway's log")
