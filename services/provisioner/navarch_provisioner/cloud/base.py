@@ -10,11 +10,14 @@ What it promises, and every adapter keeps (`tests/contract/test_cloud.py`):
 - A call whose outcome is not known raises `UnknownOutcome`, never `Upstream`.
 """
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal, Protocol
 
+from navarch_common.clock import Clock
 from navarch_common.errors import NavarchError
 from navarch_common.model.node import LaunchRequest, ProviderState
 
@@ -84,6 +87,20 @@ class Tags:
     generation: int
     intent: str
     """The launch's token."""
+
+    def match(self, carried: "Tags") -> bool:
+        """Whether a machine that carries those tags is meant. An empty intent means that it is not on record."""
+        return carried == (self if self.intent else replace(self, intent=carried.intent))
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderContext:
+    """What an adapter is made with besides its settings."""
+
+    data_dir: Path
+    """The data directory of the whole installation; an adapter keeps to a directory of its own in it."""
+    clock: Clock
+    rng: random.Random
 
 
 @dataclass(frozen=True, slots=True)
