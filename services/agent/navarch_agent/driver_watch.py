@@ -31,6 +31,8 @@ class DriverWatch:
         """The GPUs that the driver last named: they don't vanish because it hangs."""
         self.version = ""
         """The driver's version, likewise."""
+        self.identified = asyncio.Event()
+        """Set once the driver has answered, whatever it said."""
 
     async def sample(self, tasks: asyncio.TaskGroup) -> Sample:
         """Return the newest reading, or one that says why there is none."""
@@ -50,6 +52,7 @@ class DriverWatch:
         before = (self.version, self.gpus)
         if self.inventory.state is DriverState.OK:
             self.version, self.gpus = self.inventory.driver, self.inventory.gpus
+        self.identified.set()
         return (self.version, self.gpus) != before
 
     async def _read(self) -> None:

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
 from contextlib import aclosing
 
 import structlog
 
 from navarch_agent import checks
+from navarch_agent.driver_watch import DriverWatch
 from navarch_agent.log.base import KernelLogUnavailable, KernelRecord
 from navarch_agent.parts import Parts
 from navarch_agent.reporter import Reporter
 from navarch_common.events.messages import Observation
-from navarch_common.model.gpu import Gpu
 from navarch_common.xid import KernelFault, parse_line
 
 log = structlog.get_logger("navarch.agent.kernel")
 
 
 class KernelWatch:
-    """Reads one kernel log for ever. `gpus` tells which GPUs are known at the moment."""
+    """Reads one kernel log for ever. `driver` knows which GPU a PCI id is."""
 
     RETRY_S = 30.0
+    IDENTIFY_S = 2.0
+    """What was printed before the start waits that long for the GPUs' names, and no longer: a sick driver may never tell."""
     PLACE_EVERY = 256
     """Lines of no interest after which the place is noted all the same."""
     BREATHE_EVERY = 64
     """Lines after which other tasks get their turn, however fast the kernel prints."""
 
-    def __init__(self, parts: Parts, reporter: Reporter, gpus: Callable[[], tuple[Gpu, ...]]) -> None:
+    def __init__(self, parts: Parts, reporter: Reporter, driver: DriverWatch) -> None:
         self._parts = parts
         self._reporter = reporter
-        self._gpus = gpus
+        self._driver = driver
         self._damper = checks.Damper()
         self._unavailable = ""
         self._place = parts.spool.place
@@ -40,6 +42,9 @@ class KernelWatch:
 
     async def run(self) -> None:
         """Follow until cancelled; a log that cannot be read is reported, and tried again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.IDENTIFY_S):
+                await self._driver.identified.wait()
         while True:
             try:
                 await self._follow()
@@ -69,7 +74,7 @@ class KernelWatch:
         fault = parse_line(record.text)
         if fault is None:
             return
-        observation = checks.from_kernel(fault, record, self._gpus())
+        observation = checks.from_kernel(fault, record, self._driver.gpus)
         if observation is None:
             return
         left_out = self._damper.admit(fault, record.at)
@@ -80,7 +85,9 @@ class KernelWatch:
     def _report(self, record: KernelRecord, fault: KernelFault, observation: Observation, left_out: int) -> None:
         if left_out:
             observation.metrics["left_out"] = left_out
-        with self._parts.tracer.span("kernel-line", kind=fault.kind, code=fault.code or 0, pci=fault.pci or "") as span:
+        with self._parts.telemetry.span(
+            "kernel-line", kind=fault.kind, code=fault.code or 0, pci=fault.pci or ""
+        ) as span:
             self._reporter.health(observation, trace=span.traceparent, place=record.place)
         log.info(
             "kernel fault",

@@ -30,11 +30,12 @@ from navarch_agent.parts import Parts
 from navarch_agent.service import Agent
 from navarch_agent.settings import AgentSettings, SettingsError, parse, unknown_variables
 from navarch_agent.spool import Spool
-from navarch_agent.trace import IdTracer
 from navarch_common.bus.base import Bus, BusUnavailable
 from navarch_common.bus.jetstream import JetStreamBus
 from navarch_common.clock import SystemClock
 from navarch_common.events.subjects import Subjects
+from navarch_common.log import configure
+from navarch_common.telemetry import Telemetry
 
 log = structlog.get_logger("navarch.agent")
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for sentence in unknown_variables(os.environ):
         print(f"navarch-agent: {sentence}", file=sys.stderr)
+    configure(settings.log_level, service="agent")
     try:
         return asyncio.run(_run_until_signalled(settings))
     except* (JournalHeld, BootIdUnknown, BusUnavailable) as group:
@@ -94,7 +96,8 @@ async def run(settings: AgentSettings) -> None:
     rng = random.Random()
     boot_id = settings.boot_id or read_boot_id()
     spool = open_spool(settings.data_dir, boot_id, first_sequence=int(host.uptime_s() * 1000))
-    log.info("agent starts", node=settings.node, pool=settings.pool, boot_id=boot_id, unsent=len(spool))
+    log.info("agent starts", node=settings.node, pool=settings.pool, boot_id=boot_id, unsent=spool.count)
+    telemetry = Telemetry.open("agent", rng, settings.otlp_endpoint, os.environ)
     bus = await connected(settings, rng)
     try:
         kmsg = settings.kmsg
@@ -112,7 +115,7 @@ async def run(settings: AgentSettings) -> None:
             kernel_log=_kernel_log(kmsg, boot_id, host.uptime_s),
             spool=spool,
             host=host,
-            tracer=IdTracer(rng),
+            telemetry=telemetry,
             clock=SystemClock(),
             rng=rng,
             version=version(),
@@ -121,7 +124,7 @@ async def run(settings: AgentSettings) -> None:
         await Agent(parts, periods, simulation=simulation).run()
     finally:
         await bus.close()
-        spool.close()
+        await telemetry.close()
 
 
 def open_spool(directory: Path, boot_id: str, *, first_sequence: int) -> Spool:

@@ -49,7 +49,7 @@ class Outbox:
             self._work.clear()
             if await self._publish_all():
                 backoff_s = self.BACKOFF_S_MIN
-                if not len(self._spool):
+                if not self._spool.count:
                     self._empty.set()
                 continue
             self._work.set()
@@ -67,7 +67,7 @@ class Outbox:
         """Wait until all is published, at most `timeout_s`. Tells whether it is."""
         try:
             async with asyncio.timeout(timeout_s):
-                while len(self._spool):
+                while self._spool.count:
                     self._empty.clear()
                     await self._empty.wait()
         except TimeoutError:
@@ -105,4 +105,4 @@ class Outbox:
     def _note_refusal(self, why: str) -> None:
         if why != self._refused:
             self._refused = why
-            log.warning("the bus refuses reports, they are kept", why=why, waiting=len(self._spool))
+            log.warning("the bus refuses reports, they are kept", why=why, waiting=self._spool.count)

@@ -10,10 +10,10 @@ from navarch_agent.host import Host
 from navarch_agent.identity import Identity
 from navarch_agent.log.base import KernelLog
 from navarch_agent.spool import Spool
-from navarch_agent.trace import Tracer
 from navarch_common.bus.base import Bus
 from navarch_common.clock import Clock
 from navarch_common.events.subjects import Subjects
+from navarch_common.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Parts:
     kernel_log: KernelLog
     spool: Spool
     host: Host
-    tracer: Tracer
+    telemetry: Telemetry
     clock: Clock
     rng: random.Random
     version: str = ""

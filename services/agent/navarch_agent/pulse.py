@@ -115,7 +115,7 @@ class Pulse:
             self._hot = hot
             self._check_at_s = now_s + self.periods.health_check_s
             for observation in observations:
-                with self._parts.tracer.span("gpu-reading", kind=observation.event_type) as span:
+                with self._parts.telemetry.span("gpu-reading", kind=observation.event_type) as span:
                     self._reporter.health(observation, trace=span.traceparent)
 
     def _maybe_register(self, sample: Sample, tasks: asyncio.TaskGroup) -> None:

@@ -101,6 +101,7 @@ class Reporter:
             at=self._clock.now(),
             reason=reason,
         )
+        self._spool.use_sequence(sequence)
         await self._outbox.publish(self._entry(report, "lifecycle"))
 
     def _lifecycle(

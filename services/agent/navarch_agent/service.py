@@ -62,7 +62,7 @@ class Agent:
         self._outbox = Outbox(parts, self._silent)
         self._reporter = Reporter(parts, self._outbox)
         self._watch = DriverWatch(parts.driver, grace_s=0.5 if simulation is None else None)
-        self._kernel = KernelWatch(parts, self._reporter, lambda: self._watch.gpus)
+        self._kernel = KernelWatch(parts, self._reporter, self._watch)
         self._pulse = Pulse(parts, self._watch, self._kernel, self._reporter, periods or Periods(), self._silent)
         self._stop: asyncio.Future[str] | None = None
         self.says_goodbye = True

@@ -20,20 +20,20 @@ from navarch_agent.log.fake import MemoryKernelLog
 from navarch_agent.parts import Parts
 from navarch_agent.service import Agent
 from navarch_agent.spool import Spool
-from navarch_agent.trace import IdTracer, Tracer
 from navarch_common.bus.base import Bus, BusMessage
 from navarch_common.clock import Clock
 from navarch_common.events.subjects import Subjects
+from navarch_common.telemetry import Telemetry
 
 
 class SimulatedFleet:
     """Makes machines that share a connection, and hears for all of them. `run` it beside them."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, *, clock: Clock, tracer: Tracer | None = None) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, *, clock: Clock, telemetry: Telemetry | None = None) -> None:
         self._bus = bus
         self._subjects = subjects
         self._clock = clock
-        self._tracer = tracer
+        self._telemetry = telemetry
         self._agents: dict[str, Agent] = {}
 
     def machine(
@@ -50,7 +50,7 @@ class SimulatedFleet:
             kernel_log=kernel,
             spool=Spool(identity.boot_id),
             host=SimulatedHost(identity.node, self._clock),
-            tracer=self._tracer or IdTracer(rng),
+            telemetry=self._telemetry or Telemetry(rng),
             clock=self._clock,
             rng=rng,
             version="simulated",

@@ -84,7 +84,9 @@ class Spool:
         if journal is not None:
             self._compact()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many reports wait."""
         return len(self._entries)
 
     @property
@@ -109,6 +111,10 @@ class Spool:
         """Move on in the kernel's log without a report."""
         if place != self.place:
             self._take(_Line(place=place))
+
+    def use_sequence(self, sequence: int) -> None:
+        """Note that a report which is not kept here took this number, so that the next start does not use it again."""
+        self._take(_Line(sequence=sequence))
 
     def done(self, command_id: str) -> DoneCommand | None:
         """Return what came of a command that was done before."""
