@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from fixtures.labs import MemoryLab, RedisLab, StoreLab
+from fixtures.process import ProcessServer
 from fixtures.records import AT, node_cordoned, node_failed, node_record, pool_resized
-from fixtures.servers import Servers
+from fixtures.servers import Servers, redis_binary
 from navarch_common.events.codec import decode_event
 from navarch_common.model.base import AnyKey, Record
 from navarch_common.model.cluster import META, MetaRecord
@@ -221,6 +223,16 @@ async def test_revisions_and_fences_rise_over_a_rollback(lab: StoreLab) -> None:
     assert again.fence > lease.fence
 
 
+async def test_revisions_and_fences_rise_while_the_servers_clock_is_behind(lab: StoreLab) -> None:
+    ahead = int((await lab.store.now()).timestamp() * 1e6) + 3_600_000_000
+    await lab.set_counters(revision=ahead, fence=ahead // 1000)
+    first = await lab.store.commit(Commit(put=put(node_record()), emit=(node_failed(),)))
+    second = await lab.store.commit(Commit(put=put(node_record()), emit=(node_failed(),)))
+    assert (first.revision, second.revision) == (ahead + 1, ahead + 2)
+    assert [entry.id for entry in await lab.store.outbox()] == [f"{ahead + 1}-0", f"{ahead + 2}-0"]
+    assert [(await take(lab.store, "a")).fence for _ in range(2)] == [ahead // 1000 + 1, ahead // 1000 + 2]
+
+
 async def test_a_commit_whose_reply_was_lost_conflicts_when_it_is_tried_again(lab: StoreLab) -> None:
     commit = Commit(expect={ONE: ABSENT}, put=put(node_record()), emit=(node_failed(),))
     async with lab.losing_the_reply() as hurt:
@@ -373,12 +385,12 @@ async def test_a_bucket_without_room_at_all_refuses(store: StateStore) -> None:
 
 
 async def test_a_place_taken_within_a_window_frees_itself(lab: StoreLab) -> None:
-    window = timedelta(seconds=0.2)
+    window = timedelta(seconds=0.5)
     await lab.store.commit(Commit(spend=(Spend("rate", "a", 1, window),)))
     with pytest.raises(BudgetExhausted):
         await lab.store.commit(Commit(spend=(Spend("rate", "b", 1, window),)))
     assert await lab.store.holders("rate", window) == ["a"]
-    await lab.pass_time(0.25)
+    await lab.pass_time(0.55)
     assert await lab.store.holders("rate", window) == []
     await lab.store.commit(Commit(spend=(Spend("rate", "b", 1, window),)))
     assert await lab.store.holders("rate", window) == ["b"]
@@ -386,11 +398,11 @@ async def test_a_place_taken_within_a_window_frees_itself(lab: StoreLab) -> None
 
 
 async def test_asking_again_within_the_window_does_not_prolong_it(lab: StoreLab) -> None:
-    window = timedelta(seconds=0.3)
+    window = timedelta(seconds=0.6)
     await lab.store.commit(Commit(spend=(Spend("rate", "a", 1, window),)))
-    await lab.pass_time(0.2)
+    await lab.pass_time(0.3)
     await lab.store.commit(Commit(spend=(Spend("rate", "a", 1, window),)))
-    await lab.pass_time(0.15)
+    await lab.pass_time(0.35)
     assert await lab.store.holders("rate", window) == []
 
 
@@ -431,9 +443,9 @@ async def test_the_same_owner_who_takes_it_again_gets_a_new_fence(store: StateSt
 
 
 async def test_an_expired_lease_is_taken_over_and_its_old_fence_refused(lab: StoreLab) -> None:
-    old = await take(lab.store, "a", 0.1)
+    old = await take(lab.store, "a", 0.4)
     assert await lab.store.acquire("provisioner/training", "b", HOUR) is None
-    await lab.pass_time(0.15)
+    await lab.pass_time(0.45)
     new = await take(lab.connection(), "b")
     assert new.fence > old.fence
     with pytest.raises(Fenced, match="b holds it"):
@@ -443,6 +455,13 @@ async def test_an_expired_lease_is_taken_over_and_its_old_fence_refused(lab: Sto
     assert await lab.store.renew(old, HOUR) is None
     await lab.store.release(old)
     await lab.store.commit(Commit(lease=new, put=put(node_record())))
+
+
+async def test_an_expired_lease_that_nobody_took_is_still_good(lab: StoreLab) -> None:
+    lease = await take(lab.store, "a", 0.01)
+    await lab.pass_time(0.05)
+    await lab.store.commit(Commit(lease=lease, put=put(node_record())))
+    assert await lab.store.renew(lease, HOUR) is not None
 
 
 async def test_a_renewed_lease_outlives_its_first_expiry(lab: StoreLab) -> None:
@@ -573,13 +592,13 @@ async def test_the_outbox_is_read_in_pages_and_up_to_an_entry(store: StateStore)
 
 async def test_only_entries_older_than_asked_are_shown(lab: StoreLab) -> None:
     old = (await lab.store.commit(Commit(emit=(node_failed(), node_cordoned())))).entries
-    await lab.pass_time(0.3)
+    await lab.pass_time(0.6)
     await lab.store.commit(Commit(emit=(node_failed(),)))
-    shown = await lab.store.outbox(older_than_s=0.2)
+    shown = await lab.store.outbox(older_than_s=0.5)
     assert [entry.id for entry in shown] == [entry.id for entry in old]
-    assert all(0.2 <= entry.age_s < 60 for entry in shown)
-    assert await lab.store.outbox(older_than_s=0.2, before_id=old[0].id) == []
-    assert [entry.id for entry in await lab.store.outbox(older_than_s=0.2, before_id=old[1].id)] == [old[0].id]
+    assert all(0.5 <= entry.age_s < 60 for entry in shown)
+    assert await lab.store.outbox(older_than_s=0.5, before_id=old[0].id) == []
+    assert [entry.id for entry in await lab.store.outbox(older_than_s=0.5, before_id=old[1].id)] == [old[0].id]
 
 
 # The server
@@ -718,3 +737,26 @@ async def test_a_url_that_nothing_can_use_is_refused_without_its_password() -> N
         with pytest.raises(StoreError) as caught:
             RedisStore(url)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.integration
+async def test_behind_a_sentinel_the_master_is_found_and_without_one_nothing_is(
+    redis_lab: RedisLab, tmp_path: Path
+) -> None:
+    binary = redis_binary()
+    if binary is None:
+        pytest.skip("no Redis-compatible binary that could run as a Sentinel")
+    port = redis_lab.url.rpartition(":")[2]
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"sentinel monitor main 127.0.0.1 {port} 1\n")
+    command = [binary, str(config), "--sentinel", "--port", "{port}", "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+    sentinel = ProcessServer("sentinel", "redis+sentinel", command, tmp_path, b"+PONG")
+    await asyncio.to_thread(sentinel.start)
+    store = redis_lab.connection(f"{sentinel.url}/main")
+    try:
+        committed = await store.commit(Commit(put=put(node_record())))
+        assert await revision_of(redis_lab.store, ONE) == committed.revision
+    finally:
+        await asyncio.to_thread(sentinel.stop)
+    with pytest.raises(StoreUnavailable):
+        await redis_lab.connection(f"{sentinel.url}/main").get(ONE)

@@ -94,7 +94,8 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work on something, as the store gave it. The commit checks the fence."""
+    """The right to work on something, as the store gave it. The commit checks the fence: a lease that has expired and
+    that nobody took since is still good for it."""
 
     name: str
     owner: str
