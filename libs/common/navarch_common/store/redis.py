@@ -16,7 +16,7 @@ what was asked may or may not have been done.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -258,8 +258,10 @@ class RedisStore:
         return check_settings(info, settings)
 
     async def close(self) -> None:
-        async with asyncio.timeout(self._timeout_s):
-            await self._redis.aclose(close_connection_pool=True)
+        # Whoever closes has no use for what is wrong with the connections.
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._redis.aclose(close_connection_pool=True)
 
     async def _ask(self, what: str, command: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async with self._bounded(what):

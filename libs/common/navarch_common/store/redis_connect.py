@@ -6,6 +6,7 @@ conflict, so its retries are off, and whoever called decides.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -24,9 +25,9 @@ _CREDENTIALS = re.compile(r"(?<=://)[^@/]*@")
 class RedisTls:
     """Files of a TLS connection. None: the system's own trust, and no certificate of ours."""
 
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
 
 def shown(url: str) -> str:
@@ -89,7 +90,7 @@ def _tls(tls: RedisTls | None) -> dict[str, Any]:
     if tls is None:
         return {}
     files = {"ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
-    return {name: file for name, file in files.items() if file}
+    return {name: str(file) for name, file in files.items() if file}
 
 
 def _no_retry() -> Retry:

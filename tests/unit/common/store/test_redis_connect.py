@@ -1,5 +1,7 @@
 """URLs, and what a client made from them does not do."""
 
+from pathlib import Path
+
 import pytest
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
@@ -22,7 +24,7 @@ async def test_no_client_retries_by_itself(url: str) -> None:
 
 async def test_a_unix_socket_and_tls_are_used_where_the_url_says_so() -> None:
     assert connect("unix:///run/redis.sock", timeout_s=1).connection_pool.connection_class is UnixDomainSocketConnection
-    secure = connect("rediss://h:1", timeout_s=1, tls=RedisTls(ca_file="ca.pem", cert_file="c.pem", key_file="k.pem"))
+    secure = connect("rediss://h:1", timeout_s=1, tls=RedisTls(ca_file=Path("ca.pem"), cert_file=Path("c.pem")))
     assert secure.connection_pool.connection_class is SSLConnection
     assert secure.connection_pool.connection_kwargs["ssl_ca_certs"] == "ca.pem"
 
