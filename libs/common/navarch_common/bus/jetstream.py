@@ -291,7 +291,7 @@ class JetStreamBus:
         await puller.start()
         self._pullers.add(puller)
         keeper = asyncio.create_task(puller.run(), name=name)
-        keeper.add_done_callback(lambda done: puller.mailbox.close(_failure(done)))
+        keeper.add_done_callback(lambda done: puller.mailbox.close(self._failure(done)))
         try:
             yield
         finally:
@@ -300,6 +300,15 @@ class JetStreamBus:
             await asyncio.wait({keeper}, timeout=ROUND_TRIP_S)
             with suppress(BusError):
                 await puller.stop()
+
+    def _failure(self, done: "asyncio.Task[None]") -> Exception | None:
+        """What a reader whose keeper has ended is told; None at a close of our own."""
+        if done.cancelled() or self._closing:
+            return None
+        error = done.exception()
+        if isinstance(error, Exception):
+            return error
+        return BusUnavailable(f"the bus closed the connection for good: {self._last_error}")
 
     async def _store(self, subject: str, data: bytes, headers: dict[str, str], timeout_s: float) -> PubAck:
         try:
@@ -546,9 +555,3 @@ def _stored(message: Msg, meta: Metadata) -> StoredMessage:
 
 def _aware(time: datetime) -> datetime:
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-def _failure(done: "asyncio.Task[None]") -> Exception | None:
-    if done.cancelled() or (error := done.exception()) is None:
-        return None
-    return error if isinstance(error, Exception) else BusUnavailable(str(error))

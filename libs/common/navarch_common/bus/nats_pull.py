@@ -77,7 +77,7 @@ class Puller(Generic[T]):
         await self._pull()
 
     async def run(self) -> None:
-        """Keeps it going until it is cancelled or the connection is closed."""
+        """Keeps it going until it is cancelled or the connection is closed; its mailbox is the caller's to close."""
         pause_s = RETRY_S[0]
         while not self._client.is_closed:
             began = asyncio.get_running_loop().time()
@@ -85,13 +85,12 @@ class Puller(Generic[T]):
             await self.stop()
             if asyncio.get_running_loop().time() - began > SILENCE_S:
                 pause_s = RETRY_S[0]
+            await self._rest(pause_s)
+            pause_s = min(2 * pause_s, RETRY_S[1])
             try:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, RETRY_S[1])
                 await self.start()
             except BusError as error:
                 self._broken = str(error)
-        self.mailbox.close()
 
     def interrupt(self, why: str) -> None:
         """The request is known to be lost: ask anew."""
@@ -123,6 +122,15 @@ class Puller(Generic[T]):
                     self._broken = "no heartbeat from the consumer"
         if self._broken:
             log.info("consumer starts again", inbox=self._inbox, because=self._broken)
+
+    async def _rest(self, pause_s: float) -> None:
+        """A pause that ends at once when the connection is back."""
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
 
     async def _pull(self) -> None:
         count = self._room()
