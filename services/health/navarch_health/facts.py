@@ -26,16 +26,15 @@ DRIVER_VERDICT: Final = "xid-154"
 """The driver's own word on what a GPU needs. It takes it back by itself."""
 
 _INT64: Final = 2**63 - 1
-_WORDS: Final = (
-    "recovery_action",
-    "reset_required",
-    "drain_and_reset_required",
-    "fatal",
-    "link",
-    "previous_xid",
-    "pid",
-    "process_name",
-)
+_WORDS: Final = {
+    "recovery_action": "recovery_action",
+    "reset_required": "reset_required",
+    "drain_and_reset_required": "drain_and_reset_required",
+    "fatal": "fatal",
+    "link_id": "link",
+    "previous_xid": "previous_xid",
+}
+"""What conditions call the driver's words, and where the parser of kernel lines has them."""
 _NOT_A_CODE: Final = re.compile(r"[^a-z0-9._-]")
 
 
@@ -135,9 +134,9 @@ def _metrics(observation: Observation, entry: CatalogueEntry | None) -> dict[str
         return metrics
     metrics[f"{observation.event_type}_code"] = entry.code
     fault = _driver_words(observation, entry.code)
-    for word in _WORDS if fault is not None else ():
-        if (value := getattr(fault, word)) is not None:
-            metrics.setdefault(word, value)
+    for name, field in _WORDS.items() if fault is not None else ():
+        if (value := getattr(fault, field)) is not None:
+            metrics.setdefault(name, value)
     return metrics
 
 

@@ -16,6 +16,7 @@ from navarch_common.events.messages import HealthReport, Observation
 from navarch_common.model.base import Reason
 from navarch_common.model.health import EntityVerdict, Evidence, HealthRecord, HealthStatus
 from navarch_common.model.node import NodeRecord
+from navarch_common.xid.catalogue import Severity
 from navarch_common.xid.lines import escape_control
 from navarch_health import episodes as folding
 from navarch_health.facts import DRIVER_VERDICT, READINGS, Subject, facts_of, subject_of
@@ -65,8 +66,8 @@ class Folded:
 
     change: Change | None
     """None: it said nothing new."""
-    xid_codes: list[int] = field(default_factory=list)
-    """Xids that were new, for the counter."""
+    xids: list[str] = field(default_factory=list)
+    """Xids that were new, for the counter: their codes, `unlisted` for those that no catalogue knows."""
     shadow: list[str] = field(default_factory=list)
     rule_errors: list[str] = field(default_factory=list)
 
@@ -224,7 +225,8 @@ def _with_sequence(record: HealthRecord, report: HealthReport) -> HealthRecord:
 
 def _count(folded: Folded, subject: Subject, judgement: Judgement) -> None:
     if subject.catalogue is not None and subject.code.startswith("xid-"):
-        folded.xid_codes.append(subject.catalogue.code)
+        known = subject.catalogue.severity != Severity.UNCLASSIFIED
+        folded.xids.append(str(subject.catalogue.code) if known else "unlisted")
     folded.shadow.extend(judgement.shadow)
     folded.rule_errors.extend(judgement.errors)
 

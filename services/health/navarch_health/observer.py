@@ -22,6 +22,7 @@ class Observer:
         self._bus: BusStatus | None = None
         self._until = started_at + patience
         self._why = "this process has just started"
+        self._code = "start"
 
     def note(self, now: datetime, monotonic_s: float, bus: BusStatus) -> None:
         """Looks at the clocks and the bus. `tick_s` apart at best; what is much later is a stall of the event loop."""
@@ -29,12 +30,12 @@ class Observer:
         drift_s = (now - self._wall).total_seconds() - passed_s
         self._wall, self._monotonic_s = now, monotonic_s
         if abs(drift_s) > max(1.0, self.patience.total_seconds() / 10):
-            self._upset(now, f"the wall clock jumped by {drift_s:+.1f} s")
+            self._upset(now, "clock", f"the wall clock jumped by {drift_s:+.1f} s")
         if passed_s > self._tick_s + self.stall_limit_s:
-            self._upset(now, f"this process stood still for {passed_s - self._tick_s:.1f} s")
+            self._upset(now, "stall", f"this process stood still for {passed_s - self._tick_s:.1f} s")
         before, self._bus = self._bus, bus
         if not bus.connected:
-            self._upset(now, "the bus is not connected")
+            self._upset(now, "bus", "the bus is not connected")
         elif before is not None:
             self._compare(now, before, bus)
 
@@ -47,18 +48,22 @@ class Observer:
         """Why silence means nothing now; empty where it does mean something."""
         return f"{self._why} (verdicts from silence are suspended)" if now < self._until else ""
 
+    def code(self, now: datetime) -> str:
+        """The same in one word, for a metric's label."""
+        return self._code if now < self._until else ""
+
     @property
     def suspended_until(self) -> datetime:
         return self._until
 
     def _compare(self, now: datetime, before: BusStatus, bus: BusStatus) -> None:
         if bus.disconnects > before.disconnects or not before.connected:
-            self._upset(now, "the bus was not connected")
+            self._upset(now, "bus", "the bus was not connected")
         if bus.dropped > before.dropped:
-            self._upset(now, f"{bus.dropped - before.dropped} messages were dropped here, being too slow")
+            self._upset(now, "dropped", f"{bus.dropped - before.dropped} messages were dropped here, being too slow")
         if bus.errors > before.errors:
-            self._upset(now, f"the bus told of {bus.errors - before.errors} errors")
+            self._upset(now, "bus", f"the bus told of {bus.errors - before.errors} errors")
 
-    def _upset(self, now: datetime, why: str) -> None:
+    def _upset(self, now: datetime, code: str, why: str) -> None:
         self._until = now + self.patience
-        self._why = why
+        self._code, self._why = code, why

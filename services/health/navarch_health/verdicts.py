@@ -1,0 +1,123 @@
+"""The one way in which health changes a record: read node and health, decide, commit what rests on both, and again
+where somebody else was quicker.
+
+Every commit expects the node's and the health record's revision, so no verdict outlives the node it is about and none
+overwrites another; a verdict whose class changed renews its pool's marker, which scale-down and terminate expect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from navarch_common.bus.base import BusError
+from navarch_common.errors import NavarchError
+from navarch_common.events.kinds import NodeFailed
+from navarch_common.model.health import HEALTH, HealthRecord
+from navarch_common.model.node import NODE, NodeRecord
+from navarch_common.model.pool import VERDICTS, VerdictsMarker
+from navarch_common.run import Deps
+from navarch_common.store.base import ABSENT, Commit, Conflict, Stored
+from navarch_health.fleet import Fleet
+from navarch_health.verdict import Change, Context, first_sight
+
+log = structlog.get_logger("navarch.health")
+
+TRIES: Final = 8
+"""How often a decision is made anew because of a conflict. Under contention each try lets one commit through."""
+COMMIT_LIMIT_S: Final = 5.0
+
+Decide = Callable[[NodeRecord, HealthRecord, Context], Change | None]
+"""From the node and what is thought of it to what is to change. It may raise to give up."""
+
+
+class UnknownNode(NavarchError):
+    """There is no record of the node."""
+
+
+class Verdicts:
+    """Commits verdicts for one process."""
+
+    def __init__(self, deps: Deps, fleet: Fleet) -> None:
+        self._deps, self._fleet = deps, fleet
+
+    def context(self, trace: str = "") -> Context:
+        return Context(cluster=self._deps.cluster, now=self._deps.clock.now(), trace=trace)
+
+    async def change(self, name: str, decide: Decide, trace: str = "") -> Change | None:
+        """Reads, decides and commits; returns what was committed, None where nothing was to change.
+
+        Raises `UnknownNode`, what `decide` raises, `Conflict` after too many tries, `StoreError`, and `TimeoutError`:
+        after the last two the outcome is unknown.
+        """
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                async with asyncio.timeout(COMMIT_LIMIT_S):
+                    return await self._once(name, decide, trace)
+            except Conflict as conflict:
+                if not left:
+                    raise
+                log.debug("verdict made anew", node=name, conflict=str(conflict))
+        raise AssertionError("unreachable")
+
+    async def _once(self, name: str, decide: Decide, trace: str) -> Change | None:
+        node, health = await self._deps.store.get_many([NODE.key(name), HEALTH.key(name)])
+        if node is None:
+            raise UnknownNode(f"there is no record of node {name}")
+        context = self.context(trace)
+        known = health is not None and health.record.generation == node.record.generation
+        before = health.record if health is not None and known else first_sight(node.record, context).record
+        change = decide(node.record, before, context)
+        if change is None:
+            if health is not None:
+                self._fleet.note(node, health, self._deps.clock.now())
+            return None
+        await self._commit(node, health, change, fresh=not known)
+        return change
+
+    async def _commit(
+        self, node: Stored[NodeRecord], health: Stored[HealthRecord] | None, change: Change, *, fresh: bool
+    ) -> None:
+        record = change.record
+        key = HEALTH.key(record.node)
+        moved = change.class_changed or fresh
+        revision = await self._deps.committer.commit(
+            Commit(
+                expect={key: ABSENT if health is None else health.revision, node.key: node.revision},
+                put={key: record},
+                touch={VERDICTS.key(record.pool): VerdictsMarker(pool=record.pool)} if moved else {},
+                emit=change.events,
+                trace=record.trace,
+            )
+        )
+        self._fleet.note(node, Stored(key, record, revision), self._deps.clock.now())
+        if moved:
+            _tell(change)
+        if moved and not change.events:
+            await self._wake(record.pool)
+
+    async def _wake(self, pool: str) -> None:
+        """No event tells of it (a node became healthy for the first time, or is unknown again): a hint does."""
+        try:
+            await self._deps.bus.publish(self._deps.subjects.wake("provisioner", pool), b"")
+        except BusError as error:
+            log.debug("provisioner not woken", pool=pool, error=str(error))
+
+
+def _tell(change: Change) -> None:
+    record = change.record
+    failed = any(isinstance(event, NodeFailed) for event in change.events)
+    say = log.warning if failed else log.info
+    say(
+        "node failed" if failed else "verdict",
+        node=record.node,
+        pool=record.pool,
+        status=str(record.status),
+        code=record.code,
+        action=record.action,
+        rule=record.rule,
+        reason=record.reason,
+    )
