@@ -25,9 +25,9 @@ _CREDENTIALS = re.compile(r"(?<=://)[^@/]*@")
 class RedisTls:
     """Files of a TLS connection. None: the system's own trust, and no certificate of ours."""
 
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    ca_file: Path | str | None = None
+    cert_file: Path | str | None = None
+    key_file: Path | str | None = None
 
 
 def shown(url: str) -> str:
