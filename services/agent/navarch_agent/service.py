@@ -177,9 +177,13 @@ class Agent:
             return decode(message.data, kind)
         except BadMessage as error:
             self.rejected += 1
-            log.warning(
-                "message not understood, dropped", subject=message.subject, error=str(error), rejected=self.rejected
-            )
+            if self.rejected.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …: a flood shall not fill the log
+                log.warning(
+                    "message not understood, dropped",
+                    subject=message.subject,
+                    error=str(error),
+                    rejected=self.rejected,
+                )
             return None
 
     async def _reply(self, message: BusMessage, data: bytes) -> None:

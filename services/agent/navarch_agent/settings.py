@@ -14,7 +14,7 @@ import msgspec
 from navarch_agent.commands import INTERVAL_S_MAX, INTERVAL_S_MIN
 from navarch_agent.log.kmsg import DEVICE
 from navarch_common.errors import NavarchError
-from navarch_common.ids import InvalidId, check_id
+from navarch_common.ids import ID_LENGTH_MAX, check_id
 
 ENV_PREFIX = "NAVARCH_AGENT_"
 NATS_URL = "NAVARCH_NATS_URL"
@@ -110,9 +110,8 @@ def _from_environment(flag: _Flag, environ: Mapping[str, str]) -> tuple[str | No
 def _read(flag: _Flag, raw: str, source: str) -> object:
     try:
         return flag.read(raw)
-    except (ValueError, InvalidId) as error:
-        detail = f" ({error})" if isinstance(error, InvalidId) else ""
-        raise SettingsError(f"{source}: expected {flag.expected}, found {raw[:100]!r}{detail}") from error
+    except ValueError as error:
+        raise SettingsError(f"{source}: expected {flag.expected}, found {raw[:100]!r}") from error
 
 
 def _seconds(raw: str) -> float:
@@ -154,6 +153,7 @@ def _matching(pattern: str) -> Callable[[str], str]:
 
 
 _INTERVAL = f"a duration from {INTERVAL_S_MIN:g} s to {INTERVAL_S_MAX:g} s such as 5s"
+_ID = f"1 to {ID_LENGTH_MAX} of a-z, 0-9 and '-'"
 _ADDRESS = r"(?:nats|tls|ws|wss)://[^\s,]{1,255}"
 _FLAGS = (
     _Flag(
@@ -163,8 +163,8 @@ _FLAGS = (
         "one or more NATS addresses such as nats://10.0.0.5:4222, with commas between",
         "NATS address; several with commas between (also NAVARCH_NATS_URL)",
     ),
-    _Flag("node-id", "node", lambda raw: check_id(raw, "node"), "a node id", "this node's id"),
-    _Flag("pool", "pool", lambda raw: check_id(raw, "pool"), "a pool's id", "the pool that it belongs to"),
+    _Flag("node-id", "node", lambda raw: check_id(raw, "node"), f"a node id ({_ID})", "this node's id"),
+    _Flag("pool", "pool", lambda raw: check_id(raw, "pool"), f"a pool's id ({_ID})", "the pool that it belongs to"),
     _Flag("generation", "generation", _between(0, 1_000_000_000), "a whole number", "generation of this node (1)"),
     _Flag("kmsg", "kmsg", Path, "a path", "kernel log: /dev/kmsg, or a file that is followed"),
     _Flag(

@@ -28,7 +28,7 @@ from navarch_agent.pulse import Pulse
 from navarch_agent.service import Agent
 from navarch_agent.simulated import SimulatedFleet
 from navarch_agent.spool import Spool
-from navarch_common.bus.base import Bus, BusTimeout, StoredMessage
+from navarch_common.bus.base import Bus, BusTimeout, Delivery
 from navarch_common.bus.memory import MemoryBus, MemoryServer
 from navarch_common.clock import SystemClock
 from navarch_common.events import decode, encode
@@ -66,6 +66,7 @@ class Lab:
         self.kernel = MemoryKernelLog(self.clock, "boot-1")
         self.driver = FakeGpuDriver(NODE, random.Random(1))
         self.heard: list[Heartbeat] = []
+        self.taken: dict[str, list[Delivery]] = {"health": [], "lifecycle": []}
 
     def agent(self, *, spool: Spool | None = None, periods: Periods = QUICK, generation: int = 1) -> Agent:
         rng = random.Random(1)
@@ -88,7 +89,6 @@ class Lab:
     async def running(self, agent: Agent | None = None) -> AsyncIterator[Agent]:
         """An agent that has registered, and a control plane's ears."""
         agent = agent or self.agent()
-        await self.bus.ensure_streams(SUBJECTS.streams())
         async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
             ears = tasks.create_task(self._listen())
             before = len(await self.lifecycle(Registered))
@@ -114,9 +114,17 @@ class Lab:
             while not true():
                 await asyncio.sleep(0.005)
 
-    async def stored(self, kind: str) -> list[StoredMessage]:
-        async with self.bus.read(SUBJECTS.stream("REPORTS"), [f"navarch.reports.*.{kind}"]) as messages:
-            return [message async for message in messages]
+    async def take_reports(self, kind: str) -> None:
+        """Take reports as their consumer does, until cancelled."""
+        stream, subject = SUBJECTS.stream("REPORTS"), f"navarch.reports.*.{kind}"
+        async with self.bus.consume(stream, kind, subject) as deliveries:
+            async for delivery in deliveries:
+                self.taken[kind].append(delivery)
+                await delivery.ack()
+
+    async def stored(self, kind: str) -> list[Delivery]:
+        await asyncio.sleep(0.02)
+        return list(self.taken[kind])
 
     async def health(self, count: int = 0) -> list[HealthReport]:
         """All health reports so far, once there are `count`."""
@@ -131,7 +139,7 @@ class Lab:
                     return found
                 await asyncio.sleep(0.005)
 
-    async def _at_least(self, kind: str, count: int) -> list[StoredMessage]:
+    async def _at_least(self, kind: str, count: int) -> list[Delivery]:
         async with asyncio.timeout(5):
             while len(found := await self.stored(kind)) < count:
                 await asyncio.sleep(0.005)
@@ -158,8 +166,14 @@ class Lab:
 
 
 @pytest.fixture
-def lab() -> Lab:
-    return Lab()
+async def lab() -> AsyncIterator[Lab]:
+    lab = Lab()
+    await lab.bus.ensure_streams(SUBJECTS.streams())
+    takers = [asyncio.create_task(lab.take_reports(kind)) for kind in lab.taken]
+    yield lab
+    for taker in takers:
+        taker.cancel()
+    await asyncio.wait(takers)
 
 
 async def test_it_registers_with_all_that_it_is(lab: Lab) -> None:
@@ -311,7 +325,6 @@ async def test_a_command_that_is_not_done_is_reported_too(
 
 async def test_a_stop_is_reported_before_the_agent_leaves(lab: Lab) -> None:
     agent = lab.agent()
-    await lab.bus.ensure_streams(SUBJECTS.streams())
     async with asyncio.timeout(5):
         life = asyncio.create_task(agent.run())
         await lab.lifecycle(Registered, 1)
@@ -368,7 +381,6 @@ async def test_a_restart_goes_on_where_it_was(lab: Lab, tmp_path: Path) -> None:
 
 
 async def test_reports_of_a_dead_agent_are_sent_by_the_next(lab: Lab, tmp_path: Path) -> None:
-    await lab.bus.ensure_streams(SUBJECTS.streams())
     agent = lab.agent(spool=Spool("boot-1", Journal(tmp_path)))
     agent.says_goodbye = False
     life = asyncio.create_task(agent.run())
@@ -522,7 +534,6 @@ async def test_once_in_a_while_it_registers_anew(lab: Lab) -> None:
 
 async def test_it_waits_for_a_bus_that_is_not_there_yet(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("navarch_agent.hearing.RETRY_S", 0.02)
-    await lab.bus.ensure_streams(SUBJECTS.streams())
     lab.server.stop()
     life = asyncio.create_task(lab.agent().run())
     await asyncio.sleep(0.1)
@@ -544,7 +555,6 @@ async def test_it_waits_for_a_bus_that_is_not_there_yet(lab: Lab, monkeypatch: p
 
 
 async def test_a_fleet_shares_one_connection(lab: Lab) -> None:
-    await lab.bus.ensure_streams(SUBJECTS.streams())
     fleet = SimulatedFleet(lab.ours, SUBJECTS, clock=lab.clock)
     machines = [
         fleet.machine(

@@ -70,7 +70,7 @@ def test_a_flag_wins_over_its_variable() -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
     [
-        ("--node-id", "Training_A", "--node-id: expected a node id, found 'Training_A'"),
+        ("--node-id", "Training_A", "--node-id: expected a node id (1 to 63 of a-z, 0-9 and '-'), found 'Training_A'"),
         ("--node-id", "a\n", "--node-id: expected a node id"),
         ("--pool", "*", "--pool: expected a pool's id"),
         ("--server", "http://x:8080", "--server: expected one or more NATS addresses"),
