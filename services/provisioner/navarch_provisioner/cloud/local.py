@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -36,16 +36,17 @@ from navarch_provisioner.cloud.base import (
 )
 from navarch_provisioner.cloud.local_boot import ALREADY_RUNS
 from navarch_provisioner.cloud.local_files import Home, Homes, MachineFile, Power, remove
+from navarch_provisioner.cloud.processes import command_of, inherited_environment, start_apart
 
 log = structlog.get_logger("navarch.provider.local")
 
 _BOOT = Path(__file__).with_name("local_boot.py")
+_AGENT = ("navarch-agent", "navarch_agent.main")
 _POLL_S = 0.005
 _BOOT_TIMEOUT_S = 15.0
 _LOCK_TIMEOUT_S = 15.0
-GRACE_S = 4.0
+GRACE_S = 3.5
 """From SIGTERM to SIGKILL: an agent says goodbye in three seconds."""
-_AGENT_LOG_BYTES_MAX = 10_000_000
 
 
 class _Held(NamedTuple):
@@ -54,11 +55,6 @@ class _Held(NamedTuple):
     home: Home
     machine: MachineFile
     lock: int
-
-
-_INHERITED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV"})
-_INHERITED_PREFIXES = ("LC_", "PYTHON", "OTEL_")
-"""What a machine gets of our environment. Our own secrets are none of its business."""
 
 
 def make(name: str, config: ProviderConfig, context: ProviderContext) -> CloudProvider:
@@ -255,11 +251,21 @@ class LocalCloud:
     async def _boot(self, draft: Home, machine: MachineFile, home: Path, *, lock: int = -1) -> int | None:
         """Starts a process that becomes the machine. Returns None once it has, else the status with which it ended."""
         boot_id = uuid.uuid4().hex
-        arguments = [sys.executable, "-I", str(_BOOT), str(draft.path), str(home), boot_id, str(lock), *_agent()]
+        arguments = [
+            sys.executable,
+            "-I",
+            str(_BOOT),
+            str(draft.path),
+            str(home),
+            boot_id,
+            str(lock),
+            *command_of(*_AGENT),
+        ]
         try:
             child = await asyncio.to_thread(
-                _start, arguments, _environment(machine, home, boot_id), draft.path / "agent.log", lock
-            )
+                start_apart, arguments, _environment(machine, home, boot_id), draft.path / "agent.log",
+                keep_open=() if lock < 0 else (lock,),
+            )  # fmt: skip
         except OSError as error:
             raise Upstream(f"cannot start a process for {machine.instance_id}: {error}") from error
         self._children.append(child)
@@ -321,19 +327,10 @@ def _differences(before: LaunchRequest, now: LaunchRequest) -> str:
     return ", ".join(f"{field} was {getattr(before, field)!r:.60}, is {getattr(now, field)!r:.60}" for field in fields)
 
 
-def _agent() -> list[str]:
-    """The agent's command: beside our own Python where that is, or as a module."""
-    script = Path(sys.executable).with_name("navarch-agent")
-    return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "navarch_agent.main"]
-
-
 def _environment(machine: MachineFile, home: Path, boot_id: str) -> dict[str, str]:
     request = machine.request
-    ours = {
-        name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
-    }
     return {
-        **ours,
+        **inherited_environment(),
         **request.agent_env,
         "NAVARCH_AGENT_NODE_ID": request.node,
         "NAVARCH_AGENT_POOL": request.pool,
@@ -344,16 +341,3 @@ def _environment(machine: MachineFile, home: Path, boot_id: str) -> dict[str, st
         "NAVARCH_AGENT_KMSG": str(home / "kmsg"),
         "NAVARCH_AGENT_DATA_DIR": str(home / "agent"),
     }
-
-
-def _start(arguments: list[str], environment: Mapping[str, str], log_file: Path, lock: int) -> subprocess.Popen[bytes]:
-    with contextlib.suppress(FileNotFoundError):
-        if log_file.stat().st_size > _AGENT_LOG_BYTES_MAX:
-            log_file.replace(log_file.with_suffix(".log.old"))
-    with log_file.open("ab") as output:
-        # A session of its own: neither Ctrl-C on our terminal nor our end is the machine's.
-        return subprocess.Popen(
-            arguments,
-            env=environment, cwd=log_file.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True, pass_fds=() if lock < 0 else (lock,),
-        )  # fmt: skip

@@ -20,11 +20,10 @@ import structlog
 
 from navarch_common.model.node import LaunchRequest
 from navarch_provisioner.cloud.base import Upstream
+from navarch_provisioner.cloud.processes import process_of
 
 log = structlog.get_logger("navarch.provider.local")
 
-_CLOCK_STEP_S = 2.0
-"""Start times are counted from a boot time that moves a little when the clock is set."""
 ENDED_KEPT = 50
 """Directories of ended machines that are kept, for their logs: the newest."""
 _FORGET_AFTER = timedelta(hours=1)
@@ -55,17 +54,6 @@ class Process(msgspec.Struct, frozen=True):
 
     pid: int
     started_at: float
-
-
-def process_of(pid: int, started_at: float) -> psutil.Process | None:
-    """The living process that got this pid at that time; None where it is gone, or only its remains are there."""
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - started_at) > _CLOCK_STEP_S:
-            return None
-        return process
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # Another user's is not what we started.
-        return None
 
 
 class Home:
