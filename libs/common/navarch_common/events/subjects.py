@@ -89,6 +89,14 @@ class Subjects:
     def wakes(self, service: str) -> str:
         return f"{self.prefix}.wake.{service}.*"
 
+    def plan(self, pool: str) -> str:
+        """What would a pool's next pass do? Request, answered by the provisioners as one queue group."""
+        return f"{self.prefix}.plan.{check_id(pool, 'pool')}"
+
+    @property
+    def plans(self) -> str:
+        return f"{self.prefix}.plan.*"
+
     def dead(self, stream: str) -> str:
         return f"{self.prefix}.dead.{stream}"
 

@@ -1,0 +1,107 @@
+"""How much may be out of service by our own hand, at once and per hour. Pure.
+
+A place in a budget is held by the node that is to be replaced, so the same replacement, planned twice, takes it once.
+The commit that plans it takes the place; the commit that makes the replacement active, or ends the need for one, gives
+it back. `leftovers` is only a net.
+"""
+
+from datetime import timedelta
+
+from navarch_common.model.node import COMING, NodeRecord, Phase
+from navarch_common.store.base import Refund, Spend
+from navarch_provisioner.news import Why
+from navarch_provisioner.view import NodeView, PoolView
+
+HOUR = timedelta(hours=1)
+
+
+def bucket(pool: str) -> str:
+    return f"replace/{pool}"
+
+
+def hourly_bucket(pool: str) -> str:
+    return f"replace-hour/{pool}"
+
+
+def concurrent_limit(pool: PoolView) -> int:
+    """Nodes that may be out of service by our hand, or being replaced, at once. At least one: none would mean never."""
+    assert pool.config is not None
+    limit = pool.config.disruption.max_unavailable.of(pool.target)
+    if pool.config.surge.enabled and pool.config.surge_max.of(pool.target):
+        limit = min(limit, pool.config.surge_max.of(pool.target))
+    return max(limit, 1)
+
+
+def exhausted(pool: PoolView, view: NodeView, *, hourly: bool) -> Why | None:
+    """Why `view` cannot be replaced now, or None where its place is free or already its own."""
+    assert pool.config is not None
+    limit = concurrent_limit(pool)
+    if view.node not in pool.replacing and len(pool.replacing) >= limit:
+        names = ", ".join(sorted(pool.replacing)[:5])
+        return Why("budget-exhausted", f"{len(pool.replacing)} of at most {limit} nodes are being replaced: {names}")
+    per_hour = pool.config.disruption.max_per_hour
+    if hourly and view.node not in pool.replaced_lately and len(pool.replaced_lately) >= per_hour:
+        return Why(
+            "hourly-budget-exhausted",
+            f"{len(pool.replaced_lately)} nodes were replaced within an hour, at most {per_hour} may be",
+        )
+    return None
+
+
+def spend(pool: PoolView, view: NodeView, *, hourly: bool) -> tuple[Spend, ...]:
+    """The places that replacing `view` takes."""
+    assert pool.config is not None
+    places = [Spend(bucket(pool.pool), view.node, concurrent_limit(pool))]
+    if hourly:
+        places.append(Spend(hourly_bucket(pool.pool), view.node, pool.config.disruption.max_per_hour, HOUR))
+        limits = (
+            (f"replacements/pool/{pool.pool}", pool.config.limits.replacements_per_hour),
+            ("replacements/fleet", pool.settings.fleet_replacements_per_hour),
+        )
+        places += [Spend(name, view.node, limit, HOUR) for name, limit in limits if limit is not None]
+    return tuple(places)
+
+
+def launch_places(pool: PoolView, node: str, provider: str) -> tuple[Spend, ...]:
+    """The places that one more launch takes where `limits` bound machines, or launches per hour."""
+    hourly = [("launches/fleet", pool.settings.fleet_launches_per_hour)]
+    at_once = [("nodes/fleet", pool.settings.fleet_nodes)]
+    if pool.config is not None:
+        hourly.append((f"launches/pool/{pool.pool}", pool.config.limits.launches_per_hour))
+        at_once.append((f"nodes/pool/{pool.pool}", pool.config.limits.nodes))
+    config = pool.settings.providers.get(provider)
+    if config is not None:
+        hourly.append((f"launches/provider/{provider}", config.limits.launches_per_hour))
+        at_once.append((f"nodes/provider/{provider}", config.limits.nodes))
+    return (
+        *(Spend(name, node, limit, HOUR) for name, limit in hourly if limit is not None),
+        *(Spend(name, node, limit) for name, limit in at_once if limit is not None),
+    )
+
+
+def machine_gone(pool: PoolView, record: NodeRecord) -> tuple[Refund, ...]:
+    """Gives back the places that a machine held as long as it existed."""
+    provider = record.launch.request.provider if record.launch else ""
+    names = ["nodes/fleet", f"nodes/pool/{pool.pool}", *([f"nodes/provider/{provider}"] if provider else [])]
+    return tuple(Refund(name, record.node) for name in names)
+
+
+def refund(pool: PoolView, holder: str) -> tuple[Refund, ...]:
+    """Gives back the place among the concurrent ones; the hour's is given back by time alone."""
+    return (Refund(bucket(pool.pool), holder),) if holder in pool.replacing else ()
+
+
+def leftovers(pool: PoolView) -> list[str]:
+    """Holders whose replacement is neither under way nor still to come: their places go back."""
+    return sorted(holder for holder in pool.replacing if not _under_way(pool, holder))
+
+
+def _under_way(pool: PoolView, holder: str) -> bool:
+    view = pool.nodes.get(holder)
+    if view is not None and view.phase in (Phase.ACTIVE, Phase.DRAINING, Phase.TERMINATING):
+        # The place went back when the replacement became active; until there is one, its need for one holds it.
+        successor = pool.replacement_of(view)
+        if successor is None:
+            return view.record.replaced_by is not None or view.phase is not Phase.ACTIVE
+        return successor.phase in COMING
+    return any(other.record.replaces == holder and other.phase in COMING for other in pool.living)

@@ -1,0 +1,69 @@
+"""What heartbeats say of the work on a node, and since when they have said so. Pure, but for what it remembers."""
+
+from datetime import datetime, timedelta
+
+from navarch_common.events import BadMessage, decode
+from navarch_common.events.messages import Heartbeat
+from navarch_common.model.gpu import GpuSample, is_idle
+from navarch_common.model.node import NodeRecord
+from navarch_common.store.base import Beat
+from navarch_provisioner.view import Work
+
+
+def work_of(beat: Beat | None, record: NodeRecord) -> Work:
+    """What the last heartbeat said. One of another generation is another machine's, and says nothing."""
+    if beat is None:
+        return Work(text="no heartbeat was heard")
+    try:
+        heartbeat: Heartbeat = decode(beat.sample, Heartbeat)
+    except BadMessage as error:
+        return Work(text=f"its last heartbeat cannot be read: {error}"[:200])
+    if heartbeat.generation != record.generation or heartbeat.node != record.node:
+        return Work(text=f"its last heartbeat is of generation {heartbeat.generation}")
+    return Work(
+        idle=is_idle(heartbeat.gpus),
+        at=beat.at,
+        text=describe(heartbeat.gpus),
+        driver_state=heartbeat.driver_state,
+    )
+
+
+def describe(gpus: tuple[GpuSample, ...]) -> str:
+    """`GPU 3 has 2 processes, GPU 5 has 1 process`; empty where no GPU has any."""
+    busy = [(gpu.index, gpu.process_count) for gpu in gpus if gpu.process_count]
+    parts = [f"GPU {index} has {count} process{'es' if count != 1 else ''}" for index, count in busy[:8]]
+    if len(busy) > 8:
+        parts.append(f"{len(busy) - 8} more GPUs are busy")
+    unread = [str(gpu.index) for gpu in gpus if gpu.process_count is None]
+    if unread:
+        parts.append(f"GPU {', '.join(unread[:8])} cannot be read")
+    return ", ".join(parts)
+
+
+class IdleWatch:
+    """Since when every heartbeat that was looked at said idle. It forgets on a restart and starts again from nothing."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, datetime] = {}
+        self._last: dict[str, datetime] = {}
+
+    def since(self, node: str, work: Work, now: datetime, fresh: timedelta) -> datetime | None:
+        """Notes what was heard, and returns since when the node is idle without a break, or None."""
+        if not work.idle or work.at is None or now - work.at > fresh:
+            self.forget(node)
+            return None
+        last = self._last.get(node)
+        if last is None or work.at - last > 2 * fresh:
+            # A gap this long may have held work that nobody saw.
+            self._since[node] = work.at
+        self._last[node] = work.at
+        return self._since[node]
+
+    def forget(self, node: str) -> None:
+        self._since.pop(node, None)
+        self._last.pop(node, None)
+
+    def keep(self, nodes: set[str]) -> None:
+        """Forgets all others."""
+        for node in set(self._last) - nodes:
+            self.forget(node)

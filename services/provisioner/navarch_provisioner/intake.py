@@ -1,0 +1,179 @@
+"""Takes lifecycle reports off the bus into the inbox of their node. Any copy does, whoever holds the pool.
+
+A report is acknowledged when it is in the inbox, or can never be of use: its generation is over, or its node is unknown.
+In safe mode an unknown node may be one that is yet to be adopted, and its reports wait on the bus.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal
+
+import structlog
+from msgspec import structs
+
+from navarch_common.bus.base import BusError, Delivery
+from navarch_common.events import BadMessage, decode
+from navarch_common.events.messages import CommandResult, Leaving, LifecycleReport, Registered
+from navarch_common.model.cluster import INBOX, META, InboxRecord, InboxReport
+from navarch_common.model.node import ENDED, NODE, NodeRecord
+from navarch_common.rejects import Rejects
+from navarch_common.run import Deps
+from navarch_common.store.base import ABSENT, BadRecord, Commit, Conflict, Stored, StoreError
+
+log = structlog.get_logger(__name__)
+
+REPORTS_MAX = 64
+TRIES = 5
+AGAIN_S = 2.0
+SAFE_MODE_AGAIN_S = 10.0
+HANDLE_TIMEOUT_S = 20.0
+
+
+class Intake:
+    """The consumer `provisioner` of the stream of reports."""
+
+    def __init__(self, deps: Deps, wake: Callable[[str], None]) -> None:
+        """`wake` is called with the pool whose inbox has something new."""
+        self._deps, self._wake = deps, wake
+        self._rejects = Rejects(deps, "provisioner")
+        self.taken = 0
+
+    async def run(self) -> None:
+        """Until cancelled, over every trouble with the bus."""
+        subjects = self._deps.subjects
+        while True:
+            try:
+                async with self._deps.bus.consume(
+                    subjects.stream("REPORTS"), "provisioner", subjects.reports("lifecycle")
+                ) as deliveries:
+                    async for delivery in deliveries:
+                        await self._handle(delivery)
+            except BusError as error:
+                log.warning("reports cannot be read", error=str(error))
+            await asyncio.sleep(1.0)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            async with asyncio.timeout(HANDLE_TIMEOUT_S):
+                await self._take(delivery)
+        except (StoreError, TimeoutError, BusError) as error:
+            log.warning("report comes again", subject=delivery.subject, error=str(error))
+            await self._later(delivery, AGAIN_S)
+
+    async def _later(self, delivery: Delivery, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(5.0):
+                await delivery.nak(delay_s)
+        except (BusError, TimeoutError) as error:
+            log.info("report comes again by itself", subject=delivery.subject, error=str(error))
+
+    async def _take(self, delivery: Delivery) -> None:
+        """Acknowledges only what is in the inbox, or of no use to anybody."""
+        try:
+            report: LifecycleReport = decode(delivery.data, LifecycleReport)
+            named = delivery.subject.split(".")[-2]
+            if report.node != named:
+                raise BadMessage(f"it says that it is about {report.node}, on the subject of {named}")
+        except BadMessage as error:
+            await self._reject(delivery, _source(delivery), error)
+            return
+        for _ in range(TRIES):
+            stored = await self._deps.store.get(NODE.key(report.node))
+            if stored is None:
+                await self._unknown(delivery, report)
+                return
+            useless = _useless(report, stored.record)
+            if useless:
+                await self._reject(delivery, report.node, useless, pool=stored.record.pool, node=report.node)
+                return
+            try:
+                kept = await self._keep(report, stored)
+            except Conflict:
+                continue
+            if kept:
+                await delivery.ack()
+                self.taken += 1
+                self._deps.metrics.count("navarch_reports_total", kind=_kind(report))
+                await self._tell(stored.record.pool)
+                return
+            break
+        await self._later(delivery, AGAIN_S)
+
+    async def _keep(self, report: LifecycleReport, node: Stored[NodeRecord]) -> bool:
+        """Puts a report into its node's inbox. False where it is full. Raises `Conflict`, `StoreError`."""
+        key = INBOX.key(report.node)
+        inbox = await self._deps.store.get(key)
+        before = inbox.record.reports if inbox else ()
+        entry = self._entry(report)
+        if any(known.id == entry.id for known in before):
+            return True
+        if len(before) >= REPORTS_MAX:
+            return False
+        record = InboxRecord(node=report.node, pool=node.record.pool, reports=(*before, entry))
+        try:
+            await self._deps.committer.commit(
+                Commit(expect={key: inbox.revision if inbox else ABSENT, node.key: node.revision}, put={key: record})
+            )
+        except BadRecord as error:
+            log.error("report cannot be kept", node=report.node, error=str(error))
+            return False
+        return True
+
+    def _entry(self, report: LifecycleReport) -> InboxReport:
+        """Times are those of arrival: an agent's clock is shown to people and judges nothing."""
+        now = self._deps.clock.now()
+        kind = _kind(report)
+        return InboxReport(
+            id=f"{report.boot_id[:64]}-{kind}-{report.sequence}",
+            at=now,
+            boot_id=report.boot_id,
+            generation=report.generation,
+            sequence=report.sequence,
+            kind=kind,
+            registration=structs.replace(report.registration, at=now, boot_id=report.boot_id)
+            if isinstance(report, Registered)
+            else None,
+            command_id=report.command_id if isinstance(report, CommandResult) else "",
+            outcome=report.outcome if isinstance(report, CommandResult) else "",
+            text=report.text if isinstance(report, CommandResult) else _reason(report),
+        )
+
+    async def _unknown(self, delivery: Delivery, report: LifecycleReport) -> None:
+        meta = await self._deps.store.get(META.key())
+        if meta is None or meta.record.safe_mode is not None:
+            await self._later(delivery, SAFE_MODE_AGAIN_S)
+            return
+        await self._reject(delivery, report.node, "there is no such node", node=report.node, pool=report.pool)
+
+    async def _reject(self, delivery: Delivery, source: str, error: object, *, pool: str = "", node: str = "") -> None:
+        await self._rejects.note(delivery.subject, source, error, pool=pool, node=node)
+        await delivery.ack()
+
+    async def _tell(self, pool: str) -> None:
+        self._wake(pool)
+        try:
+            await self._deps.bus.publish(self._deps.subjects.wake("provisioner", pool), b"")
+        except BusError:
+            log.debug("holder not woken; it looks by itself", pool=pool)
+
+
+def _kind(report: LifecycleReport) -> Literal["registered", "command-result", "leaving"]:
+    if isinstance(report, Registered):
+        return "registered"
+    return "command-result" if isinstance(report, CommandResult) else "leaving"
+
+
+def _reason(report: LifecycleReport) -> str:
+    return report.reason if isinstance(report, Leaving) else ""
+
+
+def _source(delivery: Delivery) -> str:
+    return delivery.subject.split(".")[-2] if delivery.subject.count(".") >= 2 else delivery.subject
+
+
+def _useless(report: LifecycleReport, record: NodeRecord) -> str:
+    if report.generation != record.generation:
+        return f"it is of generation {report.generation}; the node is at {record.generation}"
+    if record.phase in ENDED:
+        return f"the node is {record.phase.value}"
+    return ""

@@ -1,0 +1,207 @@
+"""Reads all that is known of one pool. Keeps records decoded and asks only for what changed since the last time.
+
+What is stale for lack of a reread costs nothing but a conflict: every commit names the revisions it rests on.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Generic
+
+from navarch_common.ids import new_node_id
+from navarch_common.model.base import AnyKey, Family, R
+from navarch_common.model.cluster import COMMAND, INBOX, META
+from navarch_common.model.health import HEALTH
+from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase
+from navarch_common.model.pool import POOL, SUPPLY, VERDICTS
+from navarch_common.model.wish import NODE_WISHES
+from navarch_common.run import Deps
+from navarch_common.store.base import ABSENT, StateStore, Stored
+from navarch_provisioner import budget
+from navarch_provisioner.heard import IdleWatch, work_of
+from navarch_provisioner.settings import ProvisionerSettings
+from navarch_provisioner.view import NodeView, PoolView, Work, guard_key, guard_names
+from navarch_provisioner.workload.base import SchedulerUnavailable, WorkloadNotifier
+
+FRESH_IDS = 64
+"""Node ids that one pass may use."""
+READ_TIMEOUT_S = 10.0
+CHUNK = 500
+
+
+class _Family(Generic[R]):
+    """The records of one family in one pool, decoded."""
+
+    def __init__(self, store: StateStore, family: Family[R], pool: str) -> None:
+        self._store, self.family, self._pool = store, family, pool
+        self._known: dict[str, Stored[R]] = {}
+        self._since = 0
+
+    async def read(self, *, whole: bool) -> Mapping[str, Stored[R]]:
+        if whole:
+            stored = await self._store.records(self.family, self._pool)
+            self._known = {record.key.name: record for record in stored}
+            self._since = 0
+        else:
+            for record in await self._store.changed(self.family, self._since, self._pool):
+                self._known[record.key.name] = record
+        self._since = max((record.revision for record in self._known.values()), default=self._since)
+        return self._known
+
+    def drop(self, name: str) -> None:
+        self._known.pop(name, None)
+
+
+@dataclass
+class Memory:
+    """What this copy knows beside the records: lost with it, and found again."""
+
+    in_flight: frozenset[str] = frozenset()
+    resting: dict[str, datetime] = field(default_factory=dict)
+    cooling: dict[str, datetime] = field(default_factory=dict)
+    watching_since: datetime | None = None
+    idle: IdleWatch = field(default_factory=IdleWatch)
+
+
+class PoolReader:
+    """One pool's eyes."""
+
+    def __init__(self, deps: Deps, pool: str) -> None:
+        store = deps.store
+        self._deps, self._pool, self._store = deps, pool, store
+        self._nodes = _Family(store, NODE, pool)
+        self._health = _Family(store, HEALTH, pool)
+        self._inbox = _Family(store, INBOX, pool)
+        self._wishes = _Family(store, NODE_WISHES, pool)
+        self._commands = _Family(store, COMMAND, pool)
+        self._whole_at: datetime | None = None
+
+    def forget(self) -> None:
+        """The next read is a whole one."""
+        self._whole_at = None
+
+    def deleted(self, keys: Iterable[AnyKey]) -> None:
+        """Records that we deleted ourselves: no reading of changes would tell."""
+        for key in keys:
+            for family in (self._nodes, self._inbox, self._commands):
+                if key.family is family.family:
+                    family.drop(key.name)
+
+    async def read(
+        self,
+        settings: ProvisionerSettings,
+        generation: int,
+        providers: frozenset[str],
+        memory: Memory,
+        notifier: WorkloadNotifier,
+    ) -> PoolView:
+        """Raises `StoreError`, and `TimeoutError` where the store does not answer."""
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            view = await self._records(settings)
+            view = replace(
+                view,
+                config_generation=generation,
+                providers=providers,
+                in_flight=memory.in_flight,
+                resting=dict(memory.resting),
+                cooling=dict(memory.cooling),
+                watching_since=memory.watching_since,
+                fresh_ids=tuple(new_node_id(self._pool, self._deps.rng) for _ in range(FRESH_IDS)),
+            )
+            return await self._with_work(view, memory, notifier)
+
+    async def _records(self, settings: ProvisionerSettings) -> PoolView:
+        now = self._deps.clock.now()
+        whole = self._whole_at is None or now - self._whole_at >= settings.timings.full_read_period
+        # The pool's own records are read first: what rests on them is then at least as new.
+        names = guard_names(self._pool)
+        single = await self._store.get_many(
+            [
+                POOL.key(self._pool),
+                SUPPLY.key(self._pool),
+                VERDICTS.key(self._pool),
+                META.key(),
+                *(guard_key(n) for n in names),
+            ]
+        )
+        desired, supply, verdicts, meta, *guards = single
+        health = await self._health.read(whole=whole)
+        inbox = await self._inbox.read(whole=whole)
+        wishes = await self._wishes.read(whole=whole)
+        commands = await self._commands.read(whole=whole)
+        nodes = await self._nodes.read(whole=whole)
+        if whole:
+            self._whole_at = now
+        holders = await self._store.holders(budget.bucket(self._pool))
+        lately = await self._store.holders(budget.hourly_bucket(self._pool), budget.HOUR)
+        return PoolView(
+            pool=self._pool,
+            cluster=self._deps.cluster,
+            installation=self._deps.installation,
+            settings=settings,
+            config=settings.pools.get(self._pool),
+            nodes={name: _node(stored, health, inbox, wishes) for name, stored in sorted(nodes.items())},
+            desired=desired.record if desired else None,
+            desired_revision=_revision(desired),
+            supply=supply.record if supply else None,
+            supply_revision=_revision(supply),
+            verdicts_revision=_revision(verdicts),
+            guards=tuple(guard.record for guard in guards if guard),
+            guard_revisions={name: _revision(guard) for name, guard in zip(names, guards, strict=True)},
+            meta=meta.record if meta else None,
+            meta_revision=_revision(meta),
+            commands={name: stored.record for name, stored in commands.items()},
+            command_revisions={name: stored.revision for name, stored in commands.items()},
+            replacing=frozenset(holders),
+            replaced_lately=frozenset(lately),
+            outbox_waiting=await self._store.outbox_length(),
+        )
+
+    async def _with_work(self, view: PoolView, memory: Memory, notifier: WorkloadNotifier) -> PoolView:
+        """Adds what heartbeats, and for draining nodes the scheduler, say of the work."""
+        now, fresh = self._deps.clock.now(), view.settings.heartbeat_timeout
+        names = [node.node for node in view.nodes.values() if node.phase not in ENDED]
+        nodes = dict(view.nodes)
+        for start in range(0, len(names), CHUNK):
+            chunk = names[start : start + CHUNK]
+            for name, beat in zip(chunk, await self._store.beats(chunk), strict=True):
+                node = nodes[name]
+                work = work_of(beat, node.record)
+                if node.phase is Phase.DRAINING:
+                    work = await _scheduled(notifier, node.record, work)
+                work = replace(work, idle_since=memory.idle.since(name, work, now, fresh))
+                nodes[name] = replace(node, work=work)
+        memory.idle.keep(set(names))
+        return replace(view, nodes=nodes)
+
+
+async def _scheduled(notifier: WorkloadNotifier, record: NodeRecord, heard: Work) -> Work:
+    try:
+        return replace(heard, idle=await notifier.is_drained(record, heard))
+    except SchedulerUnavailable as error:
+        return replace(heard, idle=None, text=f"its scheduler cannot be asked: {error}"[:200])
+
+
+def _node(
+    stored: Stored[NodeRecord],
+    health: Mapping[str, Stored],  # type: ignore[type-arg]
+    inbox: Mapping[str, Stored],  # type: ignore[type-arg]
+    wishes: Mapping[str, Stored],  # type: ignore[type-arg]
+) -> NodeView:
+    name = stored.record.node
+    verdict, reports, wished = health.get(name), inbox.get(name), wishes.get(name)
+    return NodeView(
+        record=stored.record,
+        revision=stored.revision,
+        health=verdict.record if verdict else None,
+        health_revision=_revision(verdict),
+        inbox=reports.record if reports else None,
+        inbox_revision=_revision(reports),
+        wish_record=wished.record if wished else None,
+        wish_revision=_revision(wished),
+    )
+
+
+def _revision(stored: Stored | None) -> int:  # type: ignore[type-arg]
+    return stored.revision if stored is not None else ABSENT
