@@ -189,8 +189,12 @@ def test_a_newer_report_on_a_topic_replaces_the_older() -> None:
 def test_a_disk_that_refuses_keeps_reports_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = opened(tmp_path)
 
-    def full(_: int, __: object) -> int:
-        raise OSError(28, "No space left on device")
+    write = os.write
+
+    def full(fd: int, raw: memoryview) -> int:
+        if len(raw) < 20:
+            raise OSError(28, "No space left on device")
+        return write(fd, raw[:-15])  # the disk takes a part of the line, and then no more
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
