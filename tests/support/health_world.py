@@ -83,8 +83,15 @@ def report(*observations: Observation, sequence: int = 1, boot_id: str = BOOT, *
 
 
 def heartbeat(name: str = "training-aaaaaaa", sequence: int = 1, **fields: Any) -> Heartbeat:
-    values: dict[str, Any] = {"pool": "training", "generation": 1, "boot_id": BOOT, "at": T0, "interval_s": 5.0}
-    return Heartbeat(node=name, sequence=sequence, driver_state="ok", **{**values, **fields})
+    values: dict[str, Any] = {
+        "pool": "training",
+        "generation": 1,
+        "boot_id": BOOT,
+        "at": T0,
+        "interval_s": 5.0,
+        "driver_state": "ok",
+    }
+    return Heartbeat(node=name, sequence=sequence, **{**values, **fields})
 
 
 STATUS = HealthStatus

@@ -38,6 +38,8 @@ class Life:
     """Its heartbeat is overdue."""
     suspect_since: datetime | None = None
     """Its record says that it is silent since then."""
+    suspected_at: datetime | None = None
+    """When that was committed: silence before it may have been ours."""
     gone_at: datetime | None = None
     """The provider said then that the machine is gone."""
     failed_by_silence: bool = False
@@ -76,15 +78,24 @@ class Ruling:
 
 
 def rule_on_silence(
-    lives: tuple[Life, ...], now: datetime, patience: Patience, *, fleet: int, deaf: str = ""
+    lives: tuple[Life, ...],
+    now: datetime,
+    patience: Patience,
+    *,
+    fleet: int,
+    heard_since: datetime | None = None,
+    deaf: str = "",
 ) -> Ruling:
     """`lives` are all watched nodes, silent or not, of every pool with a silent one; `fleet` counts those of all pools.
-    `deaf` says why this observer cannot trust its ears."""
+
+    `heard_since`: since when this observer has heard without a break and without many silent at once; None is always.
+    `deaf` says why it cannot trust its ears now.
+    """
     waiting = [life for life in lives if life.silent and life.status != HealthStatus.UNHEALTHY]
     mass = _mass(len(waiting), fleet)
     pools = _Pools(lives)
     ordered = sorted(waiting, key=lambda one: (one.last_heard, one.node))
-    decisions = (_rule(life, now, patience, pools, deaf or mass) for life in ordered)
+    decisions = (_rule(life, now, patience, pools, _Ears(deaf or mass, heard_since)) for life in ordered)
     return Ruling(tuple(decision for decision in decisions if decision is not None), mass)
 
 
@@ -112,18 +123,23 @@ class _Pools:
         self._failed[pool] += 1
 
 
-def _rule(life: Life, now: datetime, patience: Patience, pools: _Pools, held: str) -> Decision | None:
+@dataclass(frozen=True, slots=True)
+class _Ears:
+    held: str
+    heard_since: datetime | None
+
+
+def _rule(life: Life, now: datetime, patience: Patience, pools: _Pools, ears: _Ears) -> Decision | None:
     silent_s = (now - life.last_heard).total_seconds()
     suspect = life.suspect_since is not None
     gone = life.gone_at is not None and life.gone_at > (life.suspect_since or life.last_heard)
-    if gone and (suspect or held):
+    if gone and (suspect or ears.held):
         return Decision(life.node, "gone", "its provider says that the machine is gone", "provider-gone")
-    if held:
-        return Decision(life.node, "held", f"silent for {silent_s:.0f} s; {held}", "verdicts-suspended")
+    if ears.held:
+        return Decision(life.node, "held", f"silent for {silent_s:.0f} s; {ears.held}", "verdicts-suspended")
     if not suspect:
         return Decision(life.node, "suspect", f"silent for {silent_s:.0f} s")
-    assert life.suspect_since is not None
-    if now - life.suspect_since < patience.silence_deadline:
+    if now - _proven_since(life, patience, ears.heard_since) < patience.silence_deadline:
         return None
     if life.answered_at is not None and now - life.answered_at <= patience.heartbeat_timeout * 2:
         return Decision(
@@ -133,6 +149,14 @@ def _rule(life: Life, now: datetime, patience: Patience, pools: _Pools, held: st
         return Decision(life.node, "held", f"silent for {silent_s:.0f} s; {forbidden}", "pool-guard")
     pools.failed(life.pool)
     return Decision(life.node, "failed", f"silent for {silent_s:.0f} s")
+
+
+def _proven_since(life: Life, patience: Patience, heard_since: datetime | None) -> datetime:
+    """Since when the silence is the node's own: neither before we listened, nor long before it was suspected, so that
+    its provider is asked and it is probed before it is given up."""
+    times = [life.suspect_since, heard_since]
+    times.append(None if life.suspected_at is None else life.suspected_at - patience.heartbeat_timeout)
+    return max(at for at in (life.last_heard, *times) if at is not None)
 
 
 def _mass(silent: int, fleet: int) -> str:

@@ -14,8 +14,7 @@ class Observer:
     """Tells until when silence means nothing, and why. `note` is called each tick and is the only input."""
 
     def __init__(self, started_at: datetime, monotonic_s: float, patience: timedelta, *, tick_s: float) -> None:
-        self.patience = patience
-        """A whole heartbeat timeout: so long must hearing be unbroken."""
+        self._patience = patience
         self._tick_s = tick_s
         self._wall = started_at
         self._monotonic_s = monotonic_s
@@ -23,6 +22,16 @@ class Observer:
         self._until = started_at + patience
         self._why = "this process has just started"
         self._code = "start"
+
+    @property
+    def patience(self) -> timedelta:
+        """A whole heartbeat timeout: so long must hearing be unbroken."""
+        return self._patience
+
+    @patience.setter
+    def patience(self, patience: timedelta) -> None:
+        self._until += patience - self._patience
+        self._patience = patience
 
     def note(self, now: datetime, monotonic_s: float, bus: BusStatus) -> None:
         """Looks at the clocks and the bus. `tick_s` apart at best; what is much later is a stall of the event loop."""
@@ -51,6 +60,11 @@ class Observer:
     def code(self, now: datetime) -> str:
         """The same in one word, for a metric's label."""
         return self._code if now < self._until else ""
+
+    @property
+    def heard_since(self) -> datetime:
+        """Since when nothing has disturbed it."""
+        return self._until - self.patience
 
     @property
     def suspended_until(self) -> datetime:

@@ -60,6 +60,8 @@ class Watch:
         self._calm_at: dict[str, datetime] = {}
         self._told: dict[str, str] = {}
         self._alarm_at: datetime | None = None
+        self._mass_at: datetime | None = None
+        """When too many were last silent at once."""
         self.suspects: frozenset[str] = frozenset()
         """Nodes that are suspect from silence: they are probed."""
         self.suspended = ""
@@ -179,7 +181,11 @@ class Watch:
             deaf = deaf or "heartbeats cannot be written"
         pools = {self._fleet.tracked[name].pool for name in silent}
         lives = tuple(self._life(name, silent) for pool in pools for name in sorted(self._fleet.watched[pool]))
-        ruling = rule_on_silence(lives, now, self.settings.patience, fleet=self._fleet.watched_count, deaf=deaf)
+        heard_since = max(self._observer.heard_since, self._mass_at or self._observer.heard_since)
+        ruling = rule_on_silence(
+            lives, now, self.settings.patience, fleet=self._fleet.watched_count, heard_since=heard_since, deaf=deaf
+        )
+        self._mass_at = now if ruling.mass else self._mass_at
         self.suspects = frozenset(one.node for one in lives if one.silent and one.suspect_since is not None)
         await self._suspend(deaf, ruling.mass, now)
         self._tell_held(ruling.decisions)
@@ -203,6 +209,7 @@ class Watch:
             last_heard=silent.get(name) or tracked.heard_at or tracked.since,
             silent=name in silent,
             suspect_since=None if record is None else record.silent_since,
+            suspected_at=None if machine is None else machine.since,
             gone_at=instance.state_at if gone and instance is not None else None,
             failed_by_silence=machine is not None and machine.code == "silence" and machine.status == _FAILED,
             answered_at=tracked.answered_at,

@@ -58,6 +58,23 @@ def test_one_silent_node_among_others(life: Life, at: float, expected: str | Non
     assert verdicts(life, *OTHERS, at=at).get("n") == expected
 
 
+@pytest.mark.parametrize(
+    ("life", "heard_since", "at", "expected"),
+    [
+        pytest.param(suspect("n"), 100, 399, None, id="we did not listen at first"),
+        pytest.param(suspect("n"), 100, 400, "failed", id="long enough since we do"),
+        pytest.param(suspect("n", suspected_at=T0 + seconds(1000)), 0, 1100, None, id="only just suspected"),
+        pytest.param(suspect("n", suspected_at=T0 + seconds(1000)), 0, 1285, "failed", id="a deadline after that"),
+    ],
+)
+def test_silence_that_may_have_been_ours_does_not_count(
+    life: Life, heard_since: float, at: float, expected: str | None
+) -> None:
+    lives = (life, *OTHERS)
+    ruling = rule_on_silence(lives, T0 + seconds(at), PATIENCE, fleet=len(lives), heard_since=T0 + seconds(heard_since))
+    assert {d.node: d.verdict for d in ruling.decisions}.get("n") == expected
+
+
 def test_a_deaf_observer_calls_nobody_suspect_or_failed_but_believes_the_provider() -> None:
     lives = (
         quiet("q"),
