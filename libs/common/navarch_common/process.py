@@ -16,6 +16,8 @@ log = structlog.get_logger()
 
 SHUTDOWN_S = 10.0
 """From the first signal until the process ends in any case."""
+ONE_WISH_S = 0.5
+"""Signals this close together are one wish: make and `timeout` pass on what the whole process group got already."""
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
@@ -27,8 +29,8 @@ def main(work: Coroutine[Any, Any, object], *, shutdown_s: float = SHUTDOWN_S) -
     """Runs `work` until it is done or SIGINT or SIGTERM cancels it, and returns the exit status.
 
     0 after a signal or when `work` is done; 1 when it failed; 2 when it raised a `UsageError`. Expected errors are told in
-    one line each on stderr, others are logged with their traceback. A second signal, or a shutdown that takes longer
-    than `shutdown_s`, ends the process at once.
+    one line each on stderr, others are logged with their traceback. A second signal (see `ONE_WISH_S`), or a shutdown
+    that takes longer than `shutdown_s`, ends the process at once.
     """
     # Long-lived objects are many and garbage is little: the default thresholds cost a third of decoding time.
     gc.collect()
@@ -41,10 +43,15 @@ async def _supervised(work: Coroutine[Any, Any, object], shutdown_s: float) -> i
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     stopping = asyncio.Event()
+    asked_at = 0.0
 
     def stop(number: signal.Signals) -> None:
+        nonlocal asked_at
         if stopping.is_set():
-            _end(f"{number.name} again: ending at once")
+            if loop.time() - asked_at > ONE_WISH_S:
+                _end(f"{number.name} again: ending at once")
+            return
+        asked_at = loop.time()
         log.info("stopping", signal=number.name)
         stopping.set()
         task.cancel()

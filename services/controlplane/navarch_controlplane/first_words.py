@@ -8,7 +8,7 @@ _LOCALS = ("http://localhost:8080", HTTP_DEFAULT)
 
 
 def first_words(
-    config: Config, runtime: Runtime, *, data_dir: str, config_file: str, navarch: str, version: str
+    config: Config, runtime: Runtime, *, data_dir: str, config_file: str, log_file: str, navarch: str, version: str
 ) -> str:
     """A few lines. `navarch` is how the command is called from here."""
     client = navarch if runtime.http in _LOCALS else f"{navarch} -s {runtime.http}"
@@ -21,6 +21,7 @@ def first_words(
         f"  NATS     {runtime.nats}",
         *(f"  pool     {line}" for line in _pools(config)),
         f"  config   {config_file} (changes are taken over when you save it)",
+        *([f"  log      {log_file}"] if log_file else []),
         "",
         "Try in another terminal:",
         f"  {client} list -w",

@@ -48,9 +48,9 @@ class ControlPlaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     ready_timeout_s: float = 60.0
     """For every service to become ready after the servers have. A long outbox or a large pool is read in seconds."""
-    power_off_timeout_s: float = 4.0
+    power_off_timeout_s: float = 5.0
     """For the machines of a clean stop. Ten seconds are promised for all: this, then services, then servers."""
-    services_stop_timeout_s: float = 2.0
+    services_stop_timeout_s: float = 1.5
 
     @classmethod
     def of(cls, config: Config, environ: Mapping[str, str]) -> "ControlPlaneSettings":

@@ -42,7 +42,7 @@ class ChildSpec:
     """Whether the server at this port serves now. Must not raise for a server that is not there yet."""
     ready_timeout_s: float = 60.0
     """A server with much to read from disk is slow to begin."""
-    stop_timeout_s: float = 3.0
+    stop_timeout_s: float = 1.5
 
 
 class Child:

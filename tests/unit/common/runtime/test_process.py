@@ -79,9 +79,23 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline()
+    time.sleep(0.6)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
     assert process.returncode == 1
+
+
+def test_the_same_wish_by_two_ways_is_one_wish(tmp_path: Path) -> None:
+    """`make` and `timeout` pass on a signal that the terminal has sent to the whole process group."""
+    process = start(tmp_path, WAITS.replace("sleep(0.01)", "sleep(0.3)"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 0, err
+    assert out.endswith("tidied\n")
 
 
 FAILS = """
