@@ -149,7 +149,7 @@ class Acts:
             told = structs.replace(event, trace_id=span.trace_id)
             commit = Commit(expect=expect, put={key: record}, emit=(told,), trace=span.traceparent)
             revision = await self._deps.committer.commit(commit)
-        log.info("accepted", event=event.KIND, code=event.code, actor=event.actor, pool=event.pool, node=event.node)
+        log.info("accepted", kind=event.KIND, code=event.code, actor=event.actor, pool=event.pool, node=event.node)
         return revision
 
     async def _decided(self, attempt: Callable[[], Awaitable[T]]) -> T:
