@@ -197,6 +197,19 @@ async def test_two_callers_get_their_own_answers(control: Path) -> None:
     await driver.close()
 
 
+async def test_a_child_that_cannot_be_killed_is_evidence_and_gets_no_second_one_beside_it(control: Path) -> None:
+    driver = nvml(control)
+    immortal = await asyncio.create_subprocess_exec("sleep", "60")
+    driver._stuck = immortal
+    sample = await driver.sample()
+    assert sample.state is DriverState.HUNG
+    assert f"NVML process {immortal.pid} does not die of SIGKILL" in sample.reason
+    immortal.kill()
+    await immortal.wait()
+    assert (await driver.sample()).state is DriverState.OK
+    await driver.close()
+
+
 async def test_without_a_driver_the_real_library_says_missing() -> None:
     if ctypes.util.find_library("nvidia-ml"):
         pytest.skip("this machine has an NVIDIA driver")

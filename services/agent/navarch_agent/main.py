@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         settings = parse(arguments, os.environ)
+        tls = _tls(settings)
     except SettingsError as error:
         print(f"navarch-agent: {error}", file=sys.stderr)
         return 2
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"navarch-agent: {sentence}", file=sys.stderr)
     configure(settings.log_level, service="agent")
     try:
-        return asyncio.run(_run_until_signalled(settings))
+        return asyncio.run(_run_until_signalled(settings, tls))
     except* (JournalHeld, BootIdUnknown, BusUnavailable) as group:
         for trouble in group.exceptions:
             print(f"navarch-agent: {trouble}", file=sys.stderr)
@@ -70,7 +71,7 @@ def version() -> str:
     return importlib.metadata.version("navarch-agent")
 
 
-async def _run_until_signalled(settings: AgentSettings) -> int:
+async def _run_until_signalled(settings: AgentSettings, tls: ssl.SSLContext | None) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
@@ -84,13 +85,13 @@ async def _run_until_signalled(settings: AgentSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
-        await run(settings)
+        await run(settings, tls)
     except asyncio.CancelledError:
         return 0
     return 0
 
 
-async def run(settings: AgentSettings) -> None:
+async def run(settings: AgentSettings, tls: ssl.SSLContext | None = None) -> None:
     """Connect, watch, report; ends when cancelled or told to stop. Raises `JournalHeld`, `BootIdUnknown`."""
     host = LinuxHost()
     rng = random.Random()
@@ -98,7 +99,7 @@ async def run(settings: AgentSettings) -> None:
     spool = open_spool(settings.data_dir, boot_id, first_sequence=int(host.uptime_s() * 1000))
     log.info("agent starts", node=settings.node, pool=settings.pool, boot_id=boot_id, unsent=spool.count)
     telemetry = Telemetry.open("agent", rng, settings.otlp_endpoint, os.environ)
-    bus = await connected(settings, rng)
+    bus = await connected(settings, tls, rng)
     try:
         kmsg = settings.kmsg
         if settings.driver == "fake" and kmsg == DEVICE:
@@ -138,9 +139,8 @@ def open_spool(directory: Path, boot_id: str, *, first_sequence: int) -> Spool:
         return Spool(boot_id, first_sequence=first_sequence)
 
 
-async def connected(settings: AgentSettings, rng: random.Random) -> Bus:
+async def connected(settings: AgentSettings, tls: ssl.SSLContext | None, rng: random.Random) -> Bus:
     """Connect to the bus, however long that takes."""
-    tls = ssl.create_default_context(cafile=str(settings.tls_ca)) if settings.tls_ca else None
     backoff_s = 0.5
     while True:
         try:
@@ -155,6 +155,18 @@ async def connected(settings: AgentSettings, rng: random.Random) -> Bus:
             log.warning("not connected, trying again", why=str(error), in_s=backoff_s)
         await asyncio.sleep(backoff_s * rng.uniform(0.5, 1.0))
         backoff_s = min(backoff_s * 2, CONNECT_BACKOFF_S_MAX)
+
+
+def _tls(settings: AgentSettings) -> ssl.SSLContext | None:
+    """Read what secures the connection. Raises `SettingsError`: a file that is not there will not come by waiting."""
+    if settings.credentials is not None and not os.access(settings.credentials, os.R_OK):
+        raise SettingsError(f"--credentials: {settings.credentials} cannot be read")
+    if settings.tls_ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(settings.tls_ca))
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"--tls-ca: {settings.tls_ca} holds no certificates that can be read: {error}") from error
 
 
 def _driver(

@@ -7,6 +7,7 @@ report or the boot that it told of is over. So a slow or stuck disk delays no ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -22,7 +23,7 @@ class Outbox:
     """The one publisher of a spool."""
 
     PUBLISH_TIMEOUT_S = 5.0
-    BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 15.0
+    BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
 
     def __init__(self, parts: Parts, silent: Callable[[], bool]) -> None:
         self._spool = parts.spool
@@ -42,18 +43,19 @@ class Outbox:
 
     async def run(self) -> None:
         """Publish until cancelled: at once what is new, again and again what was not acknowledged."""
-        self._work.set()
         backoff_s = self.BACKOFF_S_MIN
         while True:
-            await self._work.wait()
             self._work.clear()
             if await self._publish_all():
                 backoff_s = self.BACKOFF_S_MIN
                 if not self._spool.count:
                     self._empty.set()
+                await self._work.wait()
                 continue
-            self._work.set()
-            await asyncio.sleep(backoff_s * self._rng.uniform(0.5, 1.0))
+            # What is new doesn't wait for the end of the backoff: one report that is refused holds up no other.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff_s * self._rng.uniform(0.5, 1.0)):
+                    await self._work.wait()
             backoff_s = min(backoff_s * 2, self.BACKOFF_S_MAX)
 
     async def sync(self) -> None:

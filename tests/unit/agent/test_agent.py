@@ -27,7 +27,7 @@ from navarch_agent.parts import Parts
 from navarch_agent.pulse import Pulse
 from navarch_agent.service import Agent
 from navarch_agent.simulated import SimulatedFleet
-from navarch_agent.spool import Spool
+from navarch_agent.spool import Entry, Spool
 from navarch_common.bus.base import Bus, BusTimeout, Delivery
 from navarch_common.bus.memory import MemoryBus, MemoryServer
 from navarch_common.clock import SystemClock
@@ -263,6 +263,16 @@ async def test_a_refused_report_does_not_hold_up_the_next(lab: Lab) -> None:
         lab.kernel.printk(LOST.replace("3b", "07"))
         assert len(await lab.health(1)) >= 1
         assert {report.observations[0].gpu_index for report in await lab.health(2)} == {0, 3}
+
+
+async def test_a_report_that_is_never_taken_delays_no_fault(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Outbox, "BACKOFF_S_MIN", 60.0)
+    spool = Spool("boot-1", first_sequence=1000)
+    spool.put(Entry(id="poison", subject="nobody.takes.this", data=b"x"), sequence=1)
+    async with lab.running(lab.agent(spool=spool)):
+        lab.kernel.printk(LOST)
+        assert [report.observations[0].code for report in await lab.health(1)] == [79]
+        assert [entry.id for entry in spool.waiting()] == ["poison"]
 
 
 async def test_a_probe_is_answered(lab: Lab) -> None:

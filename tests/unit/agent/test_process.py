@@ -155,6 +155,7 @@ async def test_it_is_small(machine: Machine) -> None:
     ("change", "code", "words"),
     [
         ({"NAVARCH_AGENT_NODE_ID": "Not An Id"}, 2, "NAVARCH_AGENT_NODE_ID: expected a node id (1 to 63 of a-z, 0-9 and '-'), found 'Not An Id'"),
+        ({"NAVARCH_AGENT_CREDENTIALS": "/nowhere/agent.creds"}, 2, "--credentials: /nowhere/agent.creds cannot be read"),
         ({"NAVARCH_NATS_URL": ""}, 2, "--server is missing; it may also come from NAVARCH_AGENT_SERVER or NAVARCH_NATS_URL"),
     ],
 )  # fmt: skip
