@@ -253,7 +253,9 @@ async def test_a_stranger_with_our_tags_is_reported_once_and_never_touched(world
 async def test_what_the_next_pass_would_do_can_be_asked(world: World) -> None:
     async with Rig(world).running() as rig:
         await rig.grow(1)
-        freeze = Guard(name="freeze", active=True, level="launch", actor="operator:ann", reason="x", at=world.clock.now())
+        freeze = Guard(
+            name="freeze", active=True, level="launch", actor="operator:ann", reason="x", at=world.clock.now()
+        )
         await world.plant((GUARD.key("freeze"), freeze))
         await rig.desire(2)
         answer = await world.bus.request(world.subjects.plan(POOL_NAME), b"", timeout_s=2.0)
@@ -293,5 +295,3 @@ async def test_store_and_bus_may_fail_while_machines_are_launched(world: World) 
         await rig.pass_time(120)
         await rig.reach(lambda rs: sum(r.phase is Phase.BOOTING for r in rs) == 3, "three machines", 10.0)
     assert len(rig.cloud.made) == 3
-
-

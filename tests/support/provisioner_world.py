@@ -36,6 +36,7 @@ pools:
 QUICK = Timings(
     reconcile_period=timedelta(seconds=0.05),
     sweep_period=timedelta(seconds=0.05),
+    report_patience=timedelta(seconds=0.5),
     command_repeat=timedelta(seconds=0.05),
 )
 """Real time passes quickly; the clock's time passes when the test says so."""
@@ -238,7 +239,9 @@ class Rig:
         due = now + timedelta(seconds=15)
         await self.world.store.write_beats([Beat(node, POOL_NAME, now, due, encode(heartbeat))])
 
-    async def wish(self, node: str, verb: str, *, force: bool = False, id_: str = "w1", actor: str = "operator:ann") -> None:
+    async def wish(
+        self, node: str, verb: str, *, force: bool = False, id_: str = "w1", actor: str = "operator:ann"
+    ) -> None:
         now = self.world.clock.now()
         wish = Wish(
             id=id_, verb=verb, actor=actor, reason="because", at=now, expires_at=now + timedelta(hours=1), force=force,

@@ -26,15 +26,15 @@ REPORTS_MAX = 64
 TRIES = 5
 AGAIN_S = 2.0
 SAFE_MODE_AGAIN_S = 10.0
-HANDLE_TIMEOUT_S = 20.0
 
 
 class Intake:
     """The consumer `provisioner` of the stream of reports."""
 
-    def __init__(self, deps: Deps, wake: Callable[[str], None]) -> None:
-        """`wake` is called with the pool whose inbox has something new."""
-        self._deps, self._wake = deps, wake
+    def __init__(self, deps: Deps, wake: Callable[[str], None], patience_s: float) -> None:
+        """`wake` is called with the pool whose inbox has something new; a report that is not taken in within
+        `patience_s` goes to another copy."""
+        self._deps, self._wake, self._patience_s = deps, wake, patience_s
         self._rejects = Rejects(deps, "provisioner")
         self.taken = 0
 
@@ -44,7 +44,10 @@ class Intake:
         while True:
             try:
                 async with self._deps.bus.consume(
-                    subjects.stream("REPORTS"), "provisioner", subjects.reports("lifecycle")
+                    subjects.stream("REPORTS"),
+                    "provisioner",
+                    subjects.reports("lifecycle"),
+                    ack_wait_s=self._patience_s,
                 ) as deliveries:
                     async for delivery in deliveries:
                         await self._handle(delivery)
@@ -54,7 +57,7 @@ class Intake:
 
     async def _handle(self, delivery: Delivery) -> None:
         try:
-            async with asyncio.timeout(HANDLE_TIMEOUT_S):
+            async with asyncio.timeout(self._patience_s * 0.8):
                 await self._take(delivery)
         except (StoreError, TimeoutError, BusError) as error:
             log.warning("report comes again", subject=delivery.subject, error=str(error))

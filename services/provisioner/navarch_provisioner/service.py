@@ -77,7 +77,7 @@ class ProvisionerService:
             on_change=lambda _: self._changed.set(),
         )
         self._calls = CloudCalls(deps, self._providers, settings.timings)
-        self._intake = Intake(deps, self._wake)
+        self._intake = Intake(deps, self._wake, settings.timings.report_patience.total_seconds())
         self._sweeper = Sweeper(
             deps, self._providers, settings=self._in_force, workers=self._held_workers,
             leads=lambda: self._leases.held(FLEET) is not None, seen_pools=self._extra_pools.update,

@@ -26,6 +26,8 @@ class Timings:
     proves nothing."""
     look_again: timedelta = timedelta(seconds=2)
     """Between two lookups of a launch whose outcome is unknown, and two tries to terminate."""
+    report_patience: timedelta = timedelta(seconds=10)
+    """A report that its taker did not acknowledge by then, because it died over it, goes to another copy."""
     command_repeat: timedelta = timedelta(seconds=5)
     """A command is sent again until its result is in."""
     command_expiry: timedelta = timedelta(hours=1)
