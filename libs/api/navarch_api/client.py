@@ -422,15 +422,15 @@ async def _close(stream: AsyncIterator[Any]) -> None:
 
 def _address(server: str) -> str:
     """`host:8080` means http. Raises `ClientError` for what is no address."""
-    text = server.strip().rstrip("/")
+    text = server.strip()
     full = text if "://" in text else f"http://{text}"
     try:
         url = httpx.URL(full)
     except httpx.InvalidURL as error:
         raise ClientError(f"{server!r} is not a server address: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or any(character.isspace() for character in text):
         raise ClientError(f"{server!r} is not a server address: expected http://HOST:PORT or https://HOST:PORT")
-    return full
+    return full.rstrip("/")
 
 
 def _part(text: str) -> str:

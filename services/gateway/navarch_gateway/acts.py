@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import structlog
 from msgspec import structs
-from navarch_common.run import Deps
 
 from navarch_api import types as t
 from navarch_common.events.base import Event
@@ -20,6 +19,7 @@ from navarch_common.ids import new_token
 from navarch_common.model.base import AnyKey, Record
 from navarch_common.model.pool import GUARD, Guard
 from navarch_common.model.wish import NODE_WISHES, POOL_WISH, PoolWish
+from navarch_common.run import Deps
 from navarch_common.store.base import ABSENT, Commit, Conflict, Stored
 from navarch_gateway import guards, views, wishes
 from navarch_gateway.asks import EventQuery, FreezeAsk, NodeAsk, PoolAsk, UnfreezeAsk, read_id

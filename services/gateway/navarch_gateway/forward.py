@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
-from navarch_common.run import Deps
 
 from navarch_api import types as t
 from navarch_common.bus.base import BusTimeout, NoResponder
 from navarch_common.events.codec import BadMessage, decode
 from navarch_common.ids import check_id
+from navarch_common.run import Deps
 from navarch_gateway.asks import read_id
 from navarch_gateway.direct import Direct
 from navarch_gateway.refusal import Refused, conflict, invalid, unavailable

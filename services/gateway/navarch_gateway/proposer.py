@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-from navarch_common.run import Deps
 
 from navarch_common.config.load import Loaded, load_file
 from navarch_common.config.problems import ConfigError
 from navarch_common.config.watch import watch
 from navarch_common.model.cluster import ConfigRecord
+from navarch_common.run import Deps
 from navarch_common.store.base import Conflict, Stored, StoreError
 from navarch_gateway import proposal
 

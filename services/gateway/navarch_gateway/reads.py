@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
-from navarch_common.run import Deps
-
 from navarch_api import types as t
 from navarch_common.model.base import Reason
 from navarch_common.model.cluster import CONFIG
 from navarch_common.model.node import ENDED, NodeRecord
 from navarch_common.model.wish import Answer, Wish
+from navarch_common.run import Deps
 from navarch_common.store.base import Stored
 from navarch_gateway import views
 from navarch_gateway.asks import EventQuery, NodeQuery, Page, read_id, read_node_query
