@@ -33,7 +33,7 @@ class Outbox:
         self._work = asyncio.Event()
         self._unsynced = asyncio.Event()
         self._empty = asyncio.Event()
-        self._refused = ""
+        self._refused: set[str] = set()
 
     def wake(self) -> None:
         """Say that the spool has something new."""
@@ -80,8 +80,9 @@ class Outbox:
         """Publish each waiting report once. Tells whether all that was tried is stored."""
         if self._silent():
             return False
-        stored = True
-        for entry in self._spool.waiting():
+        stored, waiting = True, self._spool.waiting()
+        self._refused &= {entry.id for entry in waiting}
+        for entry in waiting:
             if entry.id not in self._spool:
                 continue  # given up, or made pointless by a newer one, while others were published
             try:
@@ -89,11 +90,11 @@ class Outbox:
             except StreamRefused as error:
                 # A full or missing stream may refuse one report and take the next: none blocks the others.
                 stored = False
-                self._note_refusal(str(error))
+                self._note_refusal(entry, str(error))
             except BusError:
                 return False
             else:
-                self._refused = ""
+                self._refused.discard(entry.id)
                 self._spool.acknowledge(entry.id)
         return stored
 
@@ -104,7 +105,8 @@ class Outbox:
             entry.subject, entry.data, msg_id=entry.id, headers=headers, timeout_s=self.PUBLISH_TIMEOUT_S
         )
 
-    def _note_refusal(self, why: str) -> None:
-        if why != self._refused:
-            self._refused = why
-            log.warning("the bus refuses reports, they are kept", why=why, waiting=self._spool.count)
+    def _note_refusal(self, entry: Entry, why: str) -> None:
+        """Log a refusal, once for each report."""
+        if entry.id not in self._refused:
+            log.warning("the bus refuses a report, it is kept", id=entry.id, why=why, waiting=self._spool.count)
+        self._refused.add(entry.id)

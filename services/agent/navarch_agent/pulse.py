@@ -13,7 +13,7 @@ import structlog
 from navarch_agent import checks
 from navarch_agent.commands import Periods
 from navarch_agent.driver_watch import DriverWatch
-from navarch_agent.gpu.base import Sample
+from navarch_agent.gpu.base import DriverState, Sample
 from navarch_agent.kernel import KernelWatch
 from navarch_agent.parts import Parts
 from navarch_agent.reporter import Reporter
@@ -54,6 +54,7 @@ class Pulse:
         self._register_at_s = float("inf")
         self._disconnects = parts.bus.status.disconnects
         self._registering: asyncio.Task[None] | None = None
+        self._registered: DriverState | None = None
         self._unheard = False
 
     async def run(self) -> None:
@@ -131,11 +132,13 @@ class Pulse:
             self._registering = tasks.create_task(self._register(again=not changed), name="register")
 
     async def _register(self, *, again: bool = True) -> None:
-        """Ask who the GPUs are, and register: always when `again`, else if the driver named others than before."""
+        """Ask who the GPUs are, and register: always when `again`, else where the driver has news."""
         news = await self._watch.identify()
         spread = self._parts.rng.uniform(1 - self.JITTER, 1 + self.JITTER)
         self._register_at_s = asyncio.get_running_loop().time() + self.periods.registration_s * spread
-        if news or again:
+        healed = self._watch.inventory.state is DriverState.OK and self._registered is not DriverState.OK
+        if news or again or healed:
+            self._registered = self._watch.inventory.state
             self._reporter.registered(self._registration())
 
     def _registration(self) -> Registration:

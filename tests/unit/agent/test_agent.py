@@ -421,6 +421,7 @@ async def test_a_hung_driver_is_told_and_its_gpus_are_not_forgotten(lab: Lab, mo
         assert again.gpus == lab.driver.gpus
         lab.driver.pretend(DriverState.OK)
         await lab.until(lambda: lab.heard[-1].driver_state == "ok")
+        assert (await lab.lifecycle(Registered, 3))[-1].registration.driver_state == "ok"
 
 
 async def test_a_driver_that_comes_late_is_registered(lab: Lab) -> None:
