@@ -1,5 +1,6 @@
 """Rules about the repository as a whole."""
 
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -115,3 +116,12 @@ def test_continuous_integration_runs_the_tests_as_a_newcomer_does() -> None:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@MEMBERS
+def test_the_code_under_test_is_the_code_in_this_tree(member: Member) -> None:
+    found = importlib.util.find_spec(member.package.name)
+    assert found is not None, f"{member.package.name} is not installed: run make install"
+    assert found.origin == str(member.package / "__init__.py"), (
+        f"{member.package.name} comes from {found.origin}, a copy: install it editable (make install)"
+    )
