@@ -29,6 +29,9 @@ from navarch_gateway.wishes import is_final, open_of
 SUCCESSOR_TELLS = ("planned", "launched", "launch-failed", "active", "registration-timeout")
 """Of a replacement's own life, what belongs to the story of the node that it replaces."""
 
+CLOCKS_APART = timedelta(minutes=1)
+"""The bus knows when an event was stored by its own clock, the event when it happened by its service's."""
+
 
 class Reads:
     """Answers questions. Raises `Refused`, and what the ports raise where they don't answer."""
@@ -108,7 +111,7 @@ class Reads:
         if record.replaced_by:
             stem = f"{self._deps.subjects.prefix}.events.node"
             filters += [f"{stem}.{what}.*.{record.replaced_by}" for what in SUCCESSOR_TELLS]
-        since = query.since or record.created_at - timedelta(minutes=1)
+        since = (query.since or record.created_at) - CLOCKS_APART
         events, complete = await self._history.events_of(filters, since, ITEMS_MAX)
         items, blocked = explain_node(
             record, health, read.supply, read.facts.guards, events, query.since, self._deps.clock.now()
@@ -120,7 +123,7 @@ class Reads:
         known, now = self._cache.known(), self._deps.clock.now()
         self.check_pool(pool, known)
         filters = filters_of(self._deps.subjects, EventQuery(pool=pool))
-        since = query.since or now - timedelta(days=1)
+        since = (query.since or now - timedelta(days=1)) - CLOCKS_APART
         events, complete = await self._history.events_of(filters, since, ITEMS_MAX)
         items, blocked = explain_pool(pool, known, events, query.since, now)
         summary = views.pool_view(pool, known, self._deps.config.current.config, now)
