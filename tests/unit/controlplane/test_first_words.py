@@ -24,6 +24,7 @@ def said(config: Config, http: str = "http://127.0.0.1:8080") -> str:
         runtime,
         data_dir="navarch-data",
         config_file="navarch-data/navarch.yaml",
+        log_file="navarch-data/control-plane.log",
         navarch="navarch",
         version="0",
     )
