@@ -34,7 +34,12 @@ def test_the_agent_installed_alone_brings_a_handful_of_packages(tmp_path: Path) 
         shutil.copytree(ROOT / member, source, ignore=shutil.ignore_patterns("__pycache__"))
         build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
         subprocess.run(build, check=True, cwd=source, timeout=60, capture_output=True)
-    install = [*_installer(python), "-c", str(ROOT / "constraints.txt"), *(str(wheel) for wheel in wheels.glob("*.whl"))]
+    install = [
+        *_installer(python),
+        "-c",
+        str(ROOT / "constraints.txt"),
+        *(str(wheel) for wheel in wheels.glob("*.whl")),
+    ]
     subprocess.run(install, check=True, cwd=tmp_path, timeout=240)
     listing = "import importlib.metadata as m, json; print(json.dumps([d.name for d in m.distributions()]))"
     came = json.loads(subprocess.run([python, "-I", "-c", listing], check=True, capture_output=True, timeout=30).stdout)
