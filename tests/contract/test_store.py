@@ -760,3 +760,19 @@ async def test_behind_a_sentinel_the_master_is_found_and_without_one_nothing_is(
         await asyncio.to_thread(sentinel.stop)
     with pytest.raises(StoreUnavailable):
         await redis_lab.connection(f"{sentinel.url}/main").get(ONE)
+
+
+async def test_a_call_that_is_cancelled_at_any_turn_of_its_way_ends_cancelled(redis_url: str, unique: str) -> None:
+    swallowed = []
+    for turns in range(1, 25):
+        store = RedisStore(redis_url, cluster=unique)
+        call = asyncio.create_task(store.outbox_length())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not call.done():
+            call.cancel()
+            await asyncio.wait({call})
+            if not call.cancelled():
+                swallowed.append(turns)
+        await store.close()
+    assert not swallowed

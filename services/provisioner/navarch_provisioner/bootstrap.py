@@ -29,11 +29,14 @@ def provider_id(cluster: str, node: str) -> str:
 def agent_env(settings: ProvisionerSettings) -> dict[str, str]:
     """Where a machine's agent finds us, and how often it speaks. Never a secret: user data is readable by everyone on
     the machine. Its node id, pool and generation are added by the provider from the request."""
-    return {
+    env = {
         "NAVARCH_NATS_URL": without_password(settings.nats_url),
         "NAVARCH_AGENT_HEARTBEAT_INTERVAL": f"{settings.heartbeat_interval.total_seconds():g}s",
         "NAVARCH_AGENT_SUBJECT_PREFIX": settings.subject_prefix,
     }
+    if settings.otlp_endpoint:
+        env["NAVARCH_AGENT_OTLP_ENDPOINT"] = without_password(settings.otlp_endpoint)
+    return env
 
 
 def without_password(urls: str) -> str:

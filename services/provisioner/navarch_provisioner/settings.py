@@ -65,6 +65,8 @@ class ProvisionerSettings:
     nats_url: str = ""
     """Where machines reach the bus."""
     subject_prefix: str = "navarch"
+    otlp_endpoint: str = ""
+    """Where machines' agents send their spans, so that a trace begins at the kernel's line; empty: nowhere."""
     collect_leaks: bool = False
     """`gc: terminate`: end what is ours by tag and ended or doubled by record, instead of only reporting it."""
     notifiers: dict[str, NotifierConfig] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class ProvisionerSettings:
             health_check_interval=config.server.health_check_interval,
             nats_url=config.bus.external_url or nats_url or config.bus.url or "",
             subject_prefix=config.bus.prefix,
+            otlp_endpoint=config.telemetry.otlp_endpoint or "",
             collect_leaks=config.gc == "terminate",
             notifiers={name: pool.notifier or config.server.notifier for name, pool in config.pools.items()},
             timings=timings or Timings(),

@@ -270,9 +270,15 @@ class RedisStore:
     @asynccontextmanager
     async def _bounded(self, what: str) -> AsyncIterator[None]:
         """Bounds a call, waiting for a connection included, and names what can go wrong with it."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(2 * self._timeout_s), self._free:
                 yield
+                # redis-py sends through asyncio.wait_for, which up to Python 3.11 may swallow a cancellation that comes
+                # in the turn in which its wait ends. A task that was told to stop would then go on for ever.
+                if task is not None and task.cancelling() > cancelled:
+                    raise asyncio.CancelledError
         except ResponseError as error:
             word = str(error).partition(" ")[0]
             kind = StoreUnavailable if word in _PASSING else StoreError
