@@ -1,9 +1,6 @@
-"""The fake cloud: a process of its own that holds simulated machines, as a real cloud does far away.
+"""The fake cloud: a process of its own that holds machines as a cloud does, and their agents as tasks.
 
-`book` keeps machines and launch tokens on disk, atomically, so that a kill between any two lines loses nothing that was
-answered. `machines` lets each machine's agent live, thousands of them as tasks. `faults` decides what fails, `app` is its
-HTTP interface, and `main` the command `navarch-fake-cloud`. Its adapter is `navarch_provisioner.cloud.fake`.
-
-It outlives the control plane that started it. When it is killed itself, its machines lose power; the next start boots
-them again, with another boot id each.
+It decides what a cloud decides: whether there is room, what a token stands for, when a machine has booted. What comes in
+are calls (`http`), what goes out are agents that speak on the bus (`hosts`). `world` holds the rules and knows neither
+network nor disk; `ledger` keeps them on disk, so that no answer is given that a kill could take back.
 """

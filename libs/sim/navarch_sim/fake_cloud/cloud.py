@@ -1,0 +1,138 @@
+"""One cloud, put together: its world, its memory on disk, its hosts. What `http` calls."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import structlog
+
+from navarch_common.clock import Clock
+from navarch_provisioner.cloud.base import Machine, NoCapacity, Tags, Throttled, Upstream
+from navarch_provisioner.cloud.fake_wire import Forecast, Order, Weather
+from navarch_sim.fake_cloud.hosts import Hosts, settings_of
+from navarch_sim.fake_cloud.ledger import Ledger
+from navarch_sim.fake_cloud.world import FakeMachine, World
+
+log = structlog.get_logger("navarch.fake_cloud")
+
+_TIDY_S = 60.0
+
+
+class Cloud:
+    """A cloud whose machines are as durable as its disk. `open` it, `run` it, `close` it."""
+
+    def __init__(self, directory: Path, clock: Clock, rng: random.Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._hosts = Hosts(clock, rng, self)
+        self._ledger = Ledger(directory / "cloud.db", self._hosts.apply)
+        self._world = World(clock, rng, self._ledger.put)
+        self.leaving = asyncio.Event()
+        """Set when the cloud was told to end itself."""
+
+    async def open(self, forecast: Forecast) -> None:
+        """Takes up what is on disk: machines that were on boot again, as after a power cut."""
+        machines, weather = await self._ledger.open()
+        self._world = World(self._clock, self._rng, self._ledger.put, machines, weather)
+        self.change_weather(forecast)
+        self._world.everything_boots()
+        log.info("cloud opens", machines=self._world.existing, on=self._world.on)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._ledger.run(), name="ledger")
+                tasks.create_task(self._hosts.run(), name="hosts")
+                tasks.create_task(self._tidy(), name="tidy")
+        finally:
+            await self._ledger.close()
+
+    async def launch(self, order: Order) -> Machine:
+        machine = FakeMachine(
+            instance_id="", request=order.request, gpu_count=order.gpu_count,
+            launched_at=self._clock.now(), boot_id="checked", booted_at=self._clock.now(),
+        )  # fmt: skip
+        settings_of(machine)
+        made = self._world.launch(order)
+        await self._ledger.settled()
+        return made
+
+    async def by_token(self, token: str) -> Machine:
+        machine = self._world.by_token(token)
+        await self._ledger.settled()
+        return machine
+
+    async def get(self, instance_id: str) -> Machine:
+        machine = self._world.get(instance_id)
+        await self._ledger.settled()
+        return machine
+
+    async def machines(self, cluster: str, provider: str) -> list[Machine]:
+        machines = self._world.machines(cluster, provider)
+        await self._ledger.settled()
+        return machines
+
+    async def terminate(self, instance_id: str, tags: Tags) -> None:
+        self._world.terminate(instance_id, tags)
+        await self._ledger.settled()
+
+    async def power_off(self, instance_id: str, tags: Tags) -> None:
+        """Returns when the machine is off, so that whoever stops the bus next cuts off no goodbye."""
+        self._world.power_off(instance_id, tags)
+        await self._ledger.settled()
+        await self._hosts.gone(instance_id)
+
+    async def power_on(self, instance_id: str, tags: Tags) -> None:
+        self._world.power_on(instance_id, tags)
+        await self._ledger.settled()
+
+    async def fail(self, instance_id: str) -> None:
+        self._world.fail(instance_id)
+        await self._ledger.settled()
+
+    def leave(self) -> bool:
+        """Ends the cloud's process unless a machine is on. Tells whether it ends."""
+        if self._world.on == 0:
+            self.leaving.set()
+        return self.leaving.is_set()
+
+    @property
+    def weather(self) -> Weather:
+        return self._world.weather
+
+    def change_weather(self, forecast: Forecast) -> Weather:
+        """From now on, and after the next start."""
+        weather = forecast.over(self._world.weather)
+        if weather != self._world.weather:
+            self._world.weather = weather
+            self._ledger.put_weather(weather)
+            log.info("the weather changes", weather=weather)
+        return weather
+
+    def bad_luck(self, *, launching: bool) -> NoCapacity | Throttled | Upstream | None:
+        """The error that this call meets instead of being carried out, or None."""
+        if self._rng.random() >= self.weather.failure_rate:
+            return None
+        errors: list[NoCapacity | Throttled | Upstream] = [
+            Throttled("too many calls, says the weather", retry_after_s=round(self._rng.uniform(0.1, 1.0), 2)),
+            Upstream("the cloud's control plane is unwell, says the weather"),
+        ]
+        if launching:
+            errors.append(NoCapacity("no room for this type right now, says the weather"))
+        return self._rng.choice(errors)
+
+    def loses_reply(self) -> bool:
+        """Whether the connection breaks before the reply to this call."""
+        return self._rng.random() < self.weather.lost_reply_rate
+
+    def stopped(self, instance_id: str, boot_id: str) -> None:
+        self._world.stopped(instance_id, boot_id)
+
+    def crashed(self, instance_id: str, boot_id: str) -> None:
+        self._world.crashed(instance_id, boot_id)
+
+    async def _tidy(self) -> None:
+        while True:
+            self._ledger.forget(self._world.forget())
+            await asyncio.sleep(_TIDY_S)
