@@ -62,28 +62,26 @@ def spend(pool: PoolView, view: NodeView, *, hourly: bool) -> tuple[Spend, ...]:
     return tuple(places)
 
 
+FLEET_NODES = "nodes/fleet"
+
+
 def launch_places(pool: PoolView, node: str, provider: str) -> tuple[Spend, ...]:
-    """The places that one more launch takes where `limits` bound machines, or launches per hour."""
+    """The places that one more launch takes where `limits` bound machines at once, or launches per hour."""
     hourly = [("launches/fleet", pool.settings.fleet_launches_per_hour)]
-    at_once = [("nodes/fleet", pool.settings.fleet_nodes)]
     if pool.config is not None:
         hourly.append((f"launches/pool/{pool.pool}", pool.config.limits.launches_per_hour))
-        at_once.append((f"nodes/pool/{pool.pool}", pool.config.limits.nodes))
     config = pool.settings.providers.get(provider)
     if config is not None:
         hourly.append((f"launches/provider/{provider}", config.limits.launches_per_hour))
-        at_once.append((f"nodes/provider/{provider}", config.limits.nodes))
-    return (
-        *(Spend(name, node, limit, HOUR) for name, limit in hourly if limit is not None),
-        *(Spend(name, node, limit) for name, limit in at_once if limit is not None),
-    )
+    places = [Spend(name, node, limit, HOUR) for name, limit in hourly if limit is not None]
+    if pool.settings.fleet_nodes is not None:
+        places.append(Spend(FLEET_NODES, node, pool.settings.fleet_nodes))
+    return tuple(places)
 
 
 def machine_gone(pool: PoolView, record: NodeRecord) -> tuple[Refund, ...]:
-    """Gives back the places that a machine held as long as it existed."""
-    provider = record.launch.request.provider if record.launch else ""
-    names = ["nodes/fleet", f"nodes/pool/{pool.pool}", *([f"nodes/provider/{provider}"] if provider else [])]
-    return tuple(Refund(name, record.node) for name in names)
+    """Gives back the place that a machine held as long as it existed."""
+    return () if pool.settings.fleet_nodes is None else (Refund(FLEET_NODES, record.node),)
 
 
 def refund(pool: PoolView, holder: str) -> tuple[Refund, ...]:

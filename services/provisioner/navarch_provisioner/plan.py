@@ -44,16 +44,19 @@ def plan(pool: PoolView, now: datetime) -> Plan:
     steps: list[Step] = []
     blocked: list[Blocked] = []
     ids = iter(pool.fresh_ids)
+    written: set[str] = set()
     for view in sorted(pool.nodes.values(), key=_urgency):
+        if view.node in written:
+            continue
         decision = _next(pool, view, now, ids)
         if isinstance(decision, Step):
             steps.append(decision)
+            written |= _written([decision])
             pool = _after(pool, decision)
         elif isinstance(decision, Blocked):
             blocked.append(decision)
-    touched = _written(steps)
     size_steps, size_blocked = _size(pool, now, ids)
-    steps += [step for step in size_steps if step.node not in touched]
+    steps += [step for step in size_steps if step.node not in written]
     blocked += size_blocked
     steps += _refunds(pool)
     steps += _notes(pool, blocked, _written(steps), now)
@@ -181,6 +184,8 @@ def _planned(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) ->
     launch = lifecycle.require_launch(view.record)
     if _rests(pool, view, now):
         return None
+    if sizing.not_needed(pool, view):
+        return sizing.cancel(pool, view, now)
     forbidden = gates.no_call(pool, now) or replacement.held_back(pool, view)
     if forbidden is not None:
         return Blocked(view.node, forbidden)

@@ -47,9 +47,6 @@ def new_node(
     if forbidden is not None:
         return forbidden
     assert pool.config is not None
-    too_dear = over_price(pool)
-    if too_dear is not None:
-        return too_dear
     found = placement.offers(pool.config, [view.record for view in pool.living])
     offer = placement.choose(found, pool.providers, pool.cooling, now)
     if offer is None:
@@ -57,19 +54,6 @@ def new_node(
         return Why("no-offer", f"no provider can be asked now: {names} refused lately or cannot be reached")
     request = bootstrap.launch_request(pool, node, offer)
     return lifecycle.planned(request, why, now, pool.config.registration_timeout, replaces=replaces, trace=trace)
-
-
-def over_price(pool: PoolView) -> Why | None:
-    """Whether the pool's machines already cost what they may, as far as their prices are known."""
-    assert pool.config is not None
-    limit = pool.config.limits.dollars_per_hour
-    if limit is None:
-        return None
-    instances = [view.record.instance for view in pool.living if view.record.instance is not None]
-    cost = sum(instance.price_per_hour or 0.0 for instance in instances)
-    if cost >= limit:
-        return Why("limit-dollars", f"its machines cost ${cost:.2f} an hour, the limit is ${limit:.2f}")
-    return None
 
 
 def scale_up(pool: PoolView, now: datetime, ids: Iterable[str]) -> list[Step] | Blocked:
@@ -111,20 +95,15 @@ def plan_step(pool: PoolView, made: Changed, why: Why) -> Step:
 
 
 def surplus(pool: PoolView, now: datetime) -> tuple[list[Step], list[Blocked]]:
-    """Takes away what is not wanted: intents first, which cost nothing, then nodes proven idle."""
+    """Takes away nodes that are not wanted and proven idle. Intents, which cost nothing yet, are dropped before."""
     excess = occupied(pool) - pool.target
     if excess <= 0 or pool.desired is None:
         return [], []
-    unlaunched = [view for view in pool.living if view.phase is Phase.PLANNED and not view.record.replaces]
-    steps = [_cancel(pool, view, now) for view in reversed(unlaunched[-excess:])]
-    excess -= len(steps)
-    if excess <= 0:
-        return steps, []
     forbidden = gates.no_disruption(pool, now)
     if forbidden is not None:
-        return steps, [Blocked("", forbidden)]
+        return [], [Blocked("", forbidden)]
     victims, why = choose_victims(pool, now, excess)
-    steps += [_take(pool, view, now) for view in victims]
+    steps = [_take(pool, view, now) for view in victims]
     return steps, [Blocked("", why)] if why is not None else []
 
 
@@ -177,7 +156,12 @@ def _usefulness(view: NodeView) -> tuple[bool, bool, datetime, str]:
     return not cordoned, view.status.value != "degraded", idle_since, view.node
 
 
-def _cancel(pool: PoolView, view: NodeView, now: datetime) -> Step:
+def not_needed(pool: PoolView, view: NodeView) -> bool:
+    """Whether an intent that was not launched yet is one too many. A replacement is its failed node's business."""
+    return view.record.replaces is None and pool.desired is not None and occupied(pool) > pool.target
+
+
+def cancel(pool: PoolView, view: NodeView, now: datetime) -> Step:
     why = Why("not-needed", f"{pool.target} nodes are wanted and there are more; it was never launched")
     changed = lifecycle.launch_failed(view.record, pool.cluster, why, now)
     return Step(
