@@ -25,11 +25,12 @@ from navarch_health.settings import HealthSettings
 
 log = structlog.get_logger("navarch.health")
 
-BATCH_MAX: Final = 1000
-"""Nodes in a batch: a full one is written at once."""
 BATCH_S: Final = 1.0
+"""Between two batches: a node that beats more often is written once."""
+BATCH_MAX: Final = 1000
+"""Nodes in one write, so that none holds the store for long."""
 WRITE_LIMIT_S: Final = 5.0
-YIELD_EVERY: Final = 64
+YIELD_EVERY: Final = 256
 """Messages after which other tasks run: a full queue would never let them."""
 
 
@@ -41,7 +42,6 @@ class Hearing:
         self._decoder = msgspec.json.Decoder(Heartbeat)
         self._prefix_length = len(deps.subjects.heartbeats) - 1
         self._pending: dict[str, tuple[Tracked, datetime, float, bytes]] = {}
-        self._full = asyncio.Event()
         self._heard = self._told = 0
         self._write_failures = 0
         self.listening_since: datetime | None = None
@@ -82,26 +82,21 @@ class Hearing:
         """Writes batches until cancelled, and what is left at the end."""
         try:
             while True:
-                try:
-                    async with asyncio.timeout(BATCH_S):
-                        await self._full.wait()
-                except TimeoutError:
-                    pass
-                self._full.clear()
+                await asyncio.sleep(BATCH_S)
                 await self._write_batch()
         finally:
             await self._write_batch()
 
     async def _hear(self, messages: AsyncIterator[BusMessage]) -> None:
-        decode = self._decoder.decode
-        tracked_nodes = self._fleet.tracked
-        now = self._deps.clock.now
+        decode, now = self._decoder.decode, self._deps.clock.now
+        tracked_nodes, pending = self._fleet.tracked, self._pending
         prefix_length = self._prefix_length
         count = 0
         async for message in messages:
             count += 1
             if count >= YIELD_EVERY:
                 count = 0
+                self._count()
                 await asyncio.sleep(0)
             data = message.data
             if len(data) > MESSAGE_BYTES_MAX:
@@ -112,12 +107,13 @@ class Hearing:
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
                 await self._refuse(message, error)
                 continue
-            tracked = tracked_nodes.get(beat.node)
+            node = beat.node
+            tracked = tracked_nodes.get(node)
             if tracked is None or beat.generation != tracked.generation:
                 await self._stray(message, beat)
                 continue
-            if message.subject[prefix_length:] != beat.node:
-                await self._refuse(message, f"it is about node {beat.node}")
+            if message.subject[prefix_length:] != node:
+                await self._refuse(message, f"it is about node {node}")
                 continue
             if beat.boot_id == tracked.boot_id:
                 if beat.sequence <= tracked.sequence:
@@ -128,14 +124,12 @@ class Hearing:
                 tracked.past_boot_id, tracked.boot_id = tracked.boot_id, beat.boot_id
                 tracked.attention = True
             tracked.sequence = beat.sequence
-            at = tracked.heard_at = now()
+            tracked.heard_at = at = now()
             tracked.driver_state = beat.driver_state
             self._heard += 1
-            self._pending[beat.node] = (tracked, at, beat.interval_s, data)
+            pending[node] = (tracked, at, beat.interval_s, data)
             if tracked.attention or beat.driver_state != "ok" or tracked.driver_trouble_since is not None:
                 self._attend(tracked, at)
-            if len(self._pending) >= BATCH_MAX:
-                self._full.set()
 
     def _attend(self, tracked: Tracked, at: datetime) -> None:
         if tracked.driver_state == "ok":
@@ -158,21 +152,26 @@ class Hearing:
     async def _refuse(self, message: BusMessage, error: object) -> None:
         await self._rejects.note(message.subject, message.subject[self._prefix_length :], error)
 
-    async def _write_batch(self) -> None:
+    def _count(self) -> None:
         self._deps.metrics.count("navarch_heartbeats_total", self._heard - self._told)
         self._told = self._heard
-        if not self._pending:
-            return
-        batch, self._pending = self._pending, {}
-        beats = [self._beat(name, *noted) for name, noted in batch.items()]
+
+    async def _write_batch(self) -> None:
+        self._count()
+        left = list(self._pending.items())
+        self._pending.clear()
         try:
-            async with asyncio.timeout(WRITE_LIMIT_S):
-                await self._deps.store.write_beats(beats)
+            while left:
+                beats = [self._beat(name, *noted) for name, noted in left[:BATCH_MAX]]
+                async with asyncio.timeout(WRITE_LIMIT_S):
+                    await self._deps.store.write_beats(beats)
+                del left[:BATCH_MAX]
         except (StoreError, TimeoutError) as error:
             if not self._write_failures:
-                log.warning("heartbeats not written, kept for the next batch", nodes=len(batch), error=str(error))
+                log.warning("heartbeats not written, kept for the next batch", nodes=len(left), error=str(error))
             self._write_failures += 1
-            self._pending = {**batch, **self._pending}
+            for name, noted in left:
+                self._pending.setdefault(name, noted)
         else:
             self._write_failures = 0
 
