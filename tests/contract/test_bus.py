@@ -685,6 +685,26 @@ async def test_a_publish_that_timed_out_may_be_stored_and_its_id_settles_it(worl
     assert (await bus.publish_durable("t.events.a", b"1", msg_id="1", timeout_s=5)).duplicate
 
 
+async def test_a_call_that_is_cancelled_at_any_turn_of_its_way_ends_cancelled(bus: Bus) -> None:
+    swallowed = []
+    for turns in range(1, 30):
+        for name, call in (
+            ("publish", bus.publish_durable("t.events.a", b"1", msg_id=f"c{turns}")),
+            ("last", bus.last_message("T_EVENTS", "t.events.a")),
+            ("request", bus.request("t.nobody", b"", timeout_s=1.0)),
+        ):
+            task = asyncio.ensure_future(call)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if not task.done() and task.cancel():
+                await asyncio.wait({task})
+                if not task.cancelled():
+                    swallowed.append((name, turns))
+            elif not task.cancelled():
+                task.exception()
+    assert not swallowed
+
+
 @pytest.mark.slow
 async def test_a_hung_server_is_noticed_and_left(tmp_path: Path) -> None:
     world = NatsWorld(tmp_path)

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from navarch_common.bus.base import BusError, BusTimeout, BusUnavailable, KvConflict, NoResponder, StreamRefused
 from navarch_common.bus.matching import BadSubject
+from navarch_common.cancellation import heeded
 
 T = TypeVar("T")
 
@@ -92,7 +93,8 @@ class RawMessageAnswer(Struct):
 async def translated(what: str) -> AsyncIterator[None]:
     """Turns nats-py's errors into the port's."""
     try:
-        yield
+        with heeded():
+            yield
     except nats.errors.NoRespondersError as error:
         raise NoResponder(f"{what}: nobody answers") from error
     except TimeoutError as error:  # nats.errors.TimeoutError is one

@@ -24,6 +24,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from navarch_common.cancellation import heeded
 from navarch_common.events.codec import event_id
 from navarch_common.events.subjects import Subjects
 from navarch_common.ids import check_id
@@ -270,15 +271,10 @@ class RedisStore:
     @asynccontextmanager
     async def _bounded(self, what: str) -> AsyncIterator[None]:
         """Bounds a call, waiting for a connection included, and names what can go wrong with it."""
-        task = asyncio.current_task()
-        cancelled = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(2 * self._timeout_s), self._free:
-                yield
-                # redis-py sends through asyncio.wait_for, which up to Python 3.11 may swallow a cancellation that comes
-                # in the turn in which its wait ends. A task that was told to stop would then go on for ever.
-                if task is not None and task.cancelling() > cancelled:
-                    raise asyncio.CancelledError
+                with heeded():
+                    yield
         except ResponseError as error:
             word = str(error).partition(" ")[0]
             kind = StoreUnavailable if word in _PASSING else StoreError
