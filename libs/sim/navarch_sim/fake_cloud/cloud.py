@@ -34,7 +34,7 @@ class Cloud:
         """Takes up what is on disk: machines that were on boot again, as after a power cut."""
         machines, weather = await self._ledger.open()
         self._world = World(self._clock, self._rng, self._ledger.put, machines, weather)
-        self.change_weather(forecast)
+        self._forecast(forecast)
         self._world.everything_boots()
         log.info("cloud opens", machines=self._world.existing, on=self._world.on)
 
@@ -101,14 +101,11 @@ class Cloud:
     def weather(self) -> Weather:
         return self._world.weather
 
-    def change_weather(self, forecast: Forecast) -> Weather:
+    async def change_weather(self, forecast: Forecast) -> Weather:
         """From now on, and after the next start."""
-        weather = forecast.over(self._world.weather)
-        if weather != self._world.weather:
-            self._world.weather = weather
-            self._ledger.put_weather(weather)
-            log.info("the weather changes", weather=weather)
-        return weather
+        self._forecast(forecast)
+        await self._ledger.settled()
+        return self._world.weather
 
     def bad_luck(self, *, launching: bool) -> NoCapacity | Throttled | Upstream | None:
         """The error that this call meets instead of being carried out, or None."""
@@ -131,6 +128,13 @@ class Cloud:
 
     def crashed(self, instance_id: str, boot_id: str) -> None:
         self._world.crashed(instance_id, boot_id)
+
+    def _forecast(self, forecast: Forecast) -> None:
+        weather = forecast.over(self._world.weather)
+        if weather != self._world.weather:
+            self._world.weather = weather
+            self._ledger.put_weather(weather)
+            log.info("the weather changes", weather=weather)
 
     async def _tidy(self) -> None:
         while True:

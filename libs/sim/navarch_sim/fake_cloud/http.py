@@ -48,7 +48,7 @@ def application(cloud: Cloud) -> Starlette:
         Route("/v1/machines", _exposed(cloud, api.launch, launching=True), methods=["POST"]),
         Route("/v1/machines", _exposed(cloud, api.machines), methods=["GET"]),
         Route(machine, _exposed(cloud, api.get), methods=["GET"]),
-        Route("/v1/tokens/{token}", _exposed(cloud, api.by_token), methods=["GET"]),
+        Route("/v1/tokens", _exposed(cloud, api.by_token), methods=["GET"]),
         Route(f"{machine}/terminate", act(cloud.terminate), methods=["POST"]),
         Route(f"{machine}/power-off", act(cloud.power_off), methods=["POST"]),
         Route(f"{machine}/power-on", act(cloud.power_on), methods=["POST"]),
@@ -70,13 +70,11 @@ class _Api:
         return await self._cloud.launch(await _read(request, Order))
 
     async def machines(self, request: Request) -> object:
-        cluster = request.query_params.get("cluster")
-        if not cluster:
-            raise InvalidLaunch("cluster: expected a cluster's name in the query, found none")
+        cluster = _query(request, "cluster")
         return MachineList(machines=await self._cloud.machines(cluster, request.query_params.get("provider", "")))
 
     async def by_token(self, request: Request) -> object:
-        return await self._cloud.by_token(request.path_params["token"])
+        return await self._cloud.by_token(_query(request, "token"))
 
     async def get(self, request: Request) -> object:
         return await self._cloud.get(request.path_params["instance_id"])
@@ -93,7 +91,7 @@ class _Api:
         return self._cloud.weather
 
     async def change_weather(self, request: Request) -> object:
-        return self._cloud.change_weather(await _read(request, Forecast))
+        return await self._cloud.change_weather(await _read(request, Forecast))
 
     async def leave(self, _: Request) -> object:
         return Leaving(self._cloud.leave())
@@ -127,6 +125,12 @@ async def _answered(handler: Handler, request: Request) -> Response:
         return _trouble(error)
     except ClientDisconnect:
         return Response(status_code=400)
+
+
+def _query(request: Request, name: str) -> str:
+    if not (value := request.query_params.get(name)):
+        raise InvalidLaunch(f"{name}: expected one in the query, found none")
+    return value
 
 
 async def _read(request: Request, kind: type[T]) -> T:

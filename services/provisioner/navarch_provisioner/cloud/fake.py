@@ -5,6 +5,7 @@ The child keeps its machines in `DATA_DIR/fake-cloud/<provider>/`. It outlives u
 """
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ log = structlog.get_logger("navarch.provider.fake")
 
 T = TypeVar("T")
 
+_INSTANCE_ID = re.compile(r"\Afake-[0-9a-f]{16}\Z")
 _PROGRAM = ("navarch-fake-cloud", "navarch_sim.fake_cloud.main")
 _START_TIMEOUT_S = 20.0
 _STARTS_MAX = 5
@@ -146,17 +148,18 @@ class FakeCloud:
         return await self._call("POST", "machines", Machine, order, effect=True)
 
     async def find(self, token: str) -> Machine | None:
-        return await self._one(f"tokens/{quote(token, safe='')}")
+        return await self._one(f"tokens?token={quote(token, safe='')}")
 
     async def list_machines(self, cluster: str) -> Sequence[Machine]:
         path = f"machines?cluster={quote(cluster, safe='')}&provider={quote(self._name, safe='')}"
         return (await self._call("GET", path, MachineList)).machines
 
     async def get(self, instance_id: str) -> Machine | None:
-        return await self._one(f"machines/{quote(instance_id, safe='')}")
+        return await self._one(f"machines/{instance_id}") if _INSTANCE_ID.match(instance_id) else None
 
     async def terminate(self, instance_id: str, tags: Tags) -> None:
-        await self._act(instance_id, "terminate", tags)
+        if _INSTANCE_ID.match(instance_id):
+            await self._act(instance_id, "terminate", tags)
 
     async def power_off(self, instance_id: str, tags: Tags) -> None:
         await self._act(instance_id, "power-off", tags)
@@ -181,7 +184,9 @@ class FakeCloud:
             return None
 
     async def _act(self, instance_id: str, act: str, tags: Tags) -> None:
-        await self._call("POST", f"machines/{quote(instance_id, safe='')}/{act}", dict[str, Any], tags, effect=True)
+        if not _INSTANCE_ID.match(instance_id):
+            raise NotFound(f"there is no machine {instance_id!r:.60}")
+        await self._call("POST", f"machines/{instance_id}/{act}", dict[str, Any], tags, effect=True)
 
     async def _call(self, method: str, path: str, kind: type[T], body: object = None, *, effect: bool = False) -> T:
         """One call; a second one where the first certainly changed nothing because there was no cloud to hear it."""

@@ -1,12 +1,12 @@
 """What the fake provider and its cloud say to each other: JSON over HTTP, under `/v1`.
 
-    POST /v1/machines                        Order -> Machine           launch
-    GET  /v1/machines?cluster=&provider=     -> MachineList             all that exist
-    GET  /v1/machines/{id}, /v1/tokens/{t}   -> Machine, or 404
-    POST /v1/machines/{id}/{act}             Tags -> {}                 terminate, power-off, power-on
-    POST /v1/machines/{id}/fail              -> {}                      its host burns down: for tests and drills
-    GET, PATCH /v1/weather                   Forecast -> Weather
-    POST /v1/leave                           -> Leaving                 end yourself, unless a machine is on
+    POST /v1/machines                          Order -> Machine           launch
+    GET  /v1/machines?cluster=&provider=       -> MachineList             all that exist
+    GET  /v1/machines/{id}, /v1/tokens?token=  -> Machine, or 404
+    POST /v1/machines/{id}/{act}               Tags -> {}                 terminate, power-off, power-on
+    POST /v1/machines/{id}/fail                -> {}                      its host burns down: for tests and drills
+    GET, PATCH /v1/weather                     Forecast -> Weather
+    POST /v1/leave                             -> Leaving                 end yourself, unless a machine is on
 
 Whatever is refused comes as `Trouble` with a status of 4xx or 5xx.
 """
