@@ -19,6 +19,7 @@ from navarch_common.model.health import HEALTH
 from navarch_common.model.node import NODE
 from navarch_common.run import Deps, Surroundings, open_deps
 from navarch_common.store.base import Commit
+from navarch_common.store.relay import Relay
 from navarch_health.main import build
 from support.deps import running, until
 from support.health_world import heartbeat, node, report, xid
@@ -86,6 +87,7 @@ async def test_reports_that_a_killed_copy_did_not_finish_are_finished_by_another
     async with deps_of(servers, unique) as first, deps_of(servers, unique) as second:
         await first.store.commit(Commit(put={NODE.key(name): node(name) for name in NAMES}))
         doomed, heir = build(first, first.config.current.config), build(second, second.config.current.config)
+        relay = Relay(second.store, second.bus, second.subjects, second.clock, age_s=0.0)
         async with running(heir):
             async with running(doomed):
                 await until(lambda: doomed.ready and heir.ready, "both are ready", 10)
@@ -95,6 +97,8 @@ async def test_reports_that_a_killed_copy_did_not_finish_are_finished_by_another
             async with asyncio.timeout(60):
                 while await second.bus.pending(second.subjects.stream("REPORTS"), "health"):
                     await asyncio.sleep(0.05)
+        while await second.store.outbox_length():  # what the killed copy committed and did not publish
+            await relay.step()
         async with second.bus.read(second.subjects.stream("EVENTS")) as messages:
             failed = [e for e in [decode_event(m.data) async for m in messages] if isinstance(e, NodeFailed)]
         assert sorted(e.node for e in failed) == sorted(NAMES), "each is told once"

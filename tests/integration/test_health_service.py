@@ -163,6 +163,30 @@ async def test_a_storm_of_conflicts_loses_no_verdict(world: World) -> None:
     assert len(await world.events("node.failed")) == 1
 
 
+async def test_no_verdict_outlives_the_node_that_it_was_read_with(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = await fleet_of(world, NAMES[0])
+    async with rig.running():
+        await settle(rig, NAMES[0])
+        read, raced = world.store.get_many, False
+
+        async def read_then_lose_the_race(keys):  # type: ignore[no-untyped-def]
+            nonlocal raced
+            found = await read(keys)
+            if not raced:
+                raced = True
+                await rig.edit(NAMES[0], phase=Phase.TERMINATED)
+            return found
+
+        monkeypatch.setattr(world.store, "get_many", read_then_lose_the_race)
+        await rig.report(said(NAMES[0]))
+        await rig.settled()
+        assert raced
+        assert (await rig.health(NAMES[0])).status == STATUS.HEALTHY
+    assert await world.events("node.failed") == []
+
+
 async def rewrite(world: World, name: str) -> None:
     """Somebody else writes the node's record all the time, as a busy provisioner does."""
     store, _ = world.another_process()
@@ -264,6 +288,18 @@ async def test_a_heartbeat_that_cannot_be_used_is_counted_and_told_once_a_minute
         await settle(rig, NAMES[0])
         await until(lambda: b'rejected_total{service="health"} 20.0' in rig.deps.metrics.render()[0], "all are counted")
     assert len(await world.events("cluster.message-rejected")) == 1
+
+
+async def test_a_heartbeat_on_another_nodes_subject_counts_for_neither(world: World) -> None:
+    rig = await fleet_of(world, *NAMES[:2])
+    async with rig.running():
+        await rig.step()
+        await world.bus.publish(f"navarch.heartbeat.{NAMES[1]}", encode_beat(NAMES[0]).encode())
+        await rig.step()
+        for name in NAMES[:2]:
+            assert (await rig.health(name)).status == STATUS.UNKNOWN
+    (event,) = await world.events("cluster.message-rejected")
+    assert f"it is about node {NAMES[0]}" in event.reason
 
 
 @pytest.mark.parametrize("wrong", ["NaN", "Infinity", "-1e400", "1e300", '"hot"', "-500"])

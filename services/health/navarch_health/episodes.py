@@ -45,8 +45,6 @@ def line_number(sequence: int, place: int) -> int:
 def fold(episodes: tuple[Episode, ...], line: Line) -> tuple[Episode, ...]:
     """Adds `line`. Returns `episodes` itself, the same object, where it says nothing new."""
     own = [e for e in episodes if (e.entity, e.code, e.boot_id) == (line.entity, line.code, line.boot_id)]
-    if any(line.number in e.seen and e.first_at <= line.at <= e.last_at for e in own):
-        return episodes
     if own and len(own) == EPISODES_PER_CODE and line.at < own[0].first_at - FOLD:
         return episodes  # older than all that is kept: it has been counted or is past counting
     touching = [e for e in own if e.first_at - FOLD <= line.at <= e.last_at + FOLD]

@@ -36,6 +36,8 @@ log = structlog.get_logger("navarch.health")
 
 LANES: Final = 8
 LANE_DEPTH: Final = 64
+ANSWER_LIMIT_S: Final = 2.0
+"""For the bus to take an acknowledgement or its opposite."""
 LATER_S: Final = 1.0
 ADOPTION_S: Final = 10.0
 """In safe mode: when a report of an unknown node is looked at again."""
@@ -65,11 +67,16 @@ class Reports:
         """Evaluations that failed, since the start."""
 
     async def run(self) -> None:
-        """Until cancelled, also over outages of the bus."""
-        async with asyncio.TaskGroup() as tasks:
-            for number, lane in enumerate(self._lanes):
-                tasks.create_task(self._work(lane), name=f"health-reports-{number}")
-            tasks.create_task(self._consume(), name="health-reports")
+        """Until cancelled, also over outages of the bus. What it has in hand then is given back, for another copy."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for number, lane in enumerate(self._lanes):
+                    tasks.create_task(self._work(lane), name=f"health-reports-{number}")
+                tasks.create_task(self._consume(), name="health-reports")
+        finally:
+            for lane in self._lanes:
+                while not lane.empty():
+                    await self._put_off(lane.get_nowait(), 0.0)
 
     async def _consume(self) -> None:
         subjects = self._deps.subjects
@@ -93,6 +100,9 @@ class Reports:
             delivery = await lane.get()
             try:
                 await self._handle(delivery)
+            except asyncio.CancelledError:
+                await self._put_off(delivery, 0.0)
+                raise
             except BusError as error:
                 # Neither acknowledged nor put off: it comes again by itself, and says nothing new then.
                 log.warning("report comes again", subject=delivery.subject, error=str(error))
@@ -180,8 +190,9 @@ class Reports:
 
     async def _put_off(self, delivery: Delivery, delay_s: float) -> None:
         try:
-            await delivery.nak(delay_s)
-        except BusError as error:
+            async with asyncio.timeout(ANSWER_LIMIT_S):
+                await delivery.nak(delay_s)
+        except (BusError, TimeoutError) as error:
             log.debug("not put off, comes again by itself", subject=delivery.subject, error=str(error))
 
     def _measure(self, folded: Folded, change: Change | None, took_s: float) -> None:
