@@ -71,4 +71,5 @@ class QueueBook:
             queue_depth=sum(said.depth.queue_depth for said in fresh),
             sources=len(fresh),
             stale=tuple(sorted(name or "(unnamed)" for name, said in known.items() if not said.fresh(now))),
+            heard_at=max(said.at for said in fresh),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import structs
 
-from navarch_autoscaler.limits import Limits, Sized, limit
+from navarch_autoscaler.limits import Limits, Sized, already_raised, limit
 from navarch_autoscaler.strategies.base import PoolInputs, Strategy
 from navarch_common.config.pools import PoolConfig
 from navarch_common.config.units import format_duration
@@ -112,7 +112,9 @@ def _apply_strategy(
         code = opinion.code if opinion.target is not None and not held else sized.limit
         if sized.limit and text != sized.limit_reason:
             text = f"{text}; {sized.limit_reason}"
-        record = _desire(record, sized.desired, code, text, "autoscaler", now)
+        again = record.raised_from is not None and already_raised(inputs, record.raised_at)
+        raised_from = record.raised_from if again else record.desired
+        record = _desire(record, sized.desired, code, text, "autoscaler", now, raised_from)
     if record.hold_until is not None and record.hold_until <= now:
         record = structs.replace(record, hold_until=None)
     return structs.replace(record, limited=limited)
@@ -141,7 +143,11 @@ def _held(record: PoolRecord, now: datetime) -> Reason | None:
 
 def _limits(record: PoolRecord, config: PoolConfig) -> Limits:
     return Limits(
-        cooldown=config.cooldown, max_step_up=config.max_step_up, scaled_at=record.scaled_at, raised_at=record.raised_at
+        cooldown=config.cooldown,
+        max_step_up=config.max_step_up,
+        scaled_at=record.scaled_at,
+        raised_at=record.raised_at,
+        raised_from=record.raised_from,
     )
 
 
@@ -151,7 +157,10 @@ def _limited(sized: Sized, now: datetime) -> Reason | None:
     return Reason(at=now, code=sized.limit, text=sized.limit_reason, actor="autoscaler")
 
 
-def _desire(record: PoolRecord, desired: int, code: str, text: str, actor: str, now: datetime) -> PoolRecord:
+def _desire(
+    record: PoolRecord, desired: int, code: str, text: str, actor: str, now: datetime, raised_from: int | None = None
+) -> PoolRecord:
+    raised = desired > record.desired
     reason = Reason(at=now, code=code, text=f"{record.desired} → {desired}: {text}"[:1024], actor=actor)
     return structs.replace(
         record,
@@ -160,7 +169,8 @@ def _desire(record: PoolRecord, desired: int, code: str, text: str, actor: str, 
         code=code,
         reason=text[:1024],
         scaled_at=now if desired != record.desired else record.scaled_at,
-        raised_at=now if desired > record.desired else record.raised_at,
+        raised_at=now if raised else record.raised_at,
+        raised_from=(record.desired if raised_from is None else raised_from) if raised else record.raised_from,
         reasons=with_reason(record.reasons, reason),
     )
 

@@ -8,6 +8,7 @@ from navarch_autoscaler.sizing import Sizing, first_record, size
 from navarch_autoscaler.strategies.base import Demand, PoolInputs, strategy
 from navarch_common.config.autoscaling import QueueAutoscaling
 from navarch_common.config.pools import PoolConfig
+from navarch_common.config.units import Share
 from navarch_common.model.pool import Pause, PoolRecord
 from navarch_common.model.wish import Wish
 
@@ -34,7 +35,12 @@ def wish(verb: str, *, nodes: int | None = None, ident: str = "w1", age_s: int =
 
 
 def sized(
-    before: PoolRecord, config: PoolConfig, *wishes: Wish, queue: int | None = None, now: datetime = NOW
+    before: PoolRecord,
+    config: PoolConfig,
+    *wishes: Wish,
+    queue: int | None = None,
+    now: datetime = NOW,
+    heard_at: datetime | None = None,
 ) -> Sizing:
     inputs = PoolInputs(
         pool="training",
@@ -44,7 +50,7 @@ def sized(
         desired=before.desired,
         usable=before.desired,
         coming=0,
-        demand=None if queue is None else Demand(queue, 1),
+        demand=None if queue is None else Demand(queue, 1, heard_at=heard_at),
         utilization=None,
     )
     found = strategy(config.autoscaling) if config.autoscaling else None
@@ -134,3 +140,17 @@ def test_resume_lets_the_strategies_speak_again() -> None:
 def test_only_the_newest_answers_are_kept() -> None:
     wishes = [wish("scale", nodes=2 + n % 3, ident=f"w{n}", age_s=100 - n) for n in range(50)]
     assert len(sized(record(3), PLAIN, *wishes).record.answers) <= 32
+
+
+def test_one_message_raises_a_pool_by_one_step_however_often_it_is_looked_at() -> None:
+    config = PoolConfig(
+        provider="local", min_nodes=1, max_nodes=50, autoscaling=QueueAutoscaling(jobs_per_node=10),
+        cooldown=timedelta(0), max_step_up=Share(2),
+    )  # fmt: skip
+    heard, current, sizes = NOW, record(1), []
+    for minute in range(6):
+        now = NOW + timedelta(minutes=minute)
+        heard = now if minute == 3 else heard
+        current = sized(current, config, queue=400, now=now + timedelta(seconds=1), heard_at=heard).record
+        sizes.append(current.desired)
+    assert sizes == [3, 3, 3, 5, 5, 5]

@@ -39,6 +39,9 @@ class PoolRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     scaled_at: datetime | None = None
     """When desired last changed; cooldown counts from here."""
     raised_at: datetime | None = None
+    """When desired was last raised."""
+    raised_from: Count | None = None
+    """Desired before it was first raised on the demand known then: one message moves it by one step from here."""
     paused: Pause | None = None
     hold_until: datetime | None = None
     """An operator's size holds until then, on a pool with strategies."""

@@ -1,7 +1,7 @@
 """What a strategy is told, what it answers, and how one is found by the name in the configuration."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import entry_points
 
@@ -19,6 +19,8 @@ class Demand:
     """How many sources are fresh."""
     stale: tuple[str, ...] = ()
     """Sources that spoke once and no longer do. Demand with a stale source never lowers a pool."""
+    heard_at: datetime | None = field(default=None, compare=False)
+    """When the newest of it was heard."""
 
 
 @dataclass(frozen=True, slots=True)

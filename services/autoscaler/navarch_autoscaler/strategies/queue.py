@@ -3,6 +3,7 @@
 from navarch_autoscaler.strategies.base import PoolInputs
 from navarch_common.config.autoscaling import Autoscaling, QueueAutoscaling
 from navarch_common.model.pool import Opinion
+from navarch_common.words import counted
 
 
 def queue(autoscaling: Autoscaling, inputs: PoolInputs) -> Opinion:
@@ -19,11 +20,11 @@ def queue(autoscaling: Autoscaling, inputs: PoolInputs) -> Opinion:
             fresh=False,
         )
     target = -(-demand.queue_depth // autoscaling.jobs_per_node)
-    stale = f"; {len(demand.stale)} source(s) silent: {', '.join(demand.stale[:3])}" if demand.stale else ""
+    stale = f"; {counted(len(demand.stale), 'source')} silent: {', '.join(demand.stale[:3])}" if demand.stale else ""
     return Opinion(
         strategy="queue",
         target=target,
         code="queue-depth",
-        reason=f"{demand.queue_depth} queued at {autoscaling.jobs_per_node} jobs a node need {target} node(s){stale}",
+        reason=f"{demand.queue_depth} queued at {autoscaling.jobs_per_node} jobs a node need {counted(target, 'node')}{stale}",
         fresh=not demand.stale,
     )

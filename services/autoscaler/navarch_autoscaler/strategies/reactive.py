@@ -3,6 +3,7 @@
 from navarch_autoscaler.strategies.base import PoolInputs
 from navarch_common.config.autoscaling import Autoscaling, ReactiveAutoscaling
 from navarch_common.model.pool import Opinion
+from navarch_common.words import counted
 
 
 def reactive(autoscaling: Autoscaling, inputs: PoolInputs) -> Opinion:
@@ -20,7 +21,7 @@ def reactive(autoscaling: Autoscaling, inputs: PoolInputs) -> Opinion:
             fresh=False,
         )
     percent = utilization.ratio * 100
-    seen = f"GPU utilization is {percent:.0f} % over {utilization.nodes} node(s)"
+    seen = f"GPU utilization is {percent:.0f} % over {counted(utilization.nodes, 'node')}"
     fresh = utilization.silent == 0
     if percent > autoscaling.scale_up_at:
         if inputs.coming and inputs.usable < inputs.desired:
@@ -28,7 +29,7 @@ def reactive(autoscaling: Autoscaling, inputs: PoolInputs) -> Opinion:
                 strategy="reactive",
                 target=inputs.desired,
                 code="waiting-for-coming",
-                reason=f"{seen}, over {autoscaling.scale_up_at} %, but {inputs.coming} node(s) are still coming",
+                reason=f"{seen}, over {autoscaling.scale_up_at} %, but {counted(inputs.coming, 'node')} still coming",
                 fresh=fresh,
             )
         return Opinion(
