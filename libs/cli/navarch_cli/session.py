@@ -66,6 +66,8 @@ def status_of(error: ClientError) -> int:
         return NOT_ALLOWED
     if error.code in _REFUSALS:
         return REFUSED
+    if error.code == "out-of-bounds":
+        return NOT_DONE
     if error.status in (400, 422) and (error.code in _WRONG or error.problem.field):
         return WRONG
     return NOT_DONE

@@ -106,6 +106,22 @@ async def test_nonsense_is_told_of_and_dropped(world: World, subject: str, data:
     assert says in rejected[0].reason
 
 
+async def test_a_source_that_fell_silent_keeps_the_pool_from_shrinking(world: World) -> None:
+    async with running(service_of(world)):
+        watch = Watch(world)
+        await world.bus.publish("navarch.metrics.queue.training.slurm", b"30")
+        await world.bus.publish("navarch.metrics.queue.training.ray", b"20")
+        await watch.desired(5)
+        world.advance(100)
+        await world.bus.publish("navarch.metrics.queue.training.ray", b"10")
+        async with asyncio.timeout(5):
+            while not (limited := (await watch.desired(5)).limited):
+                await asyncio.sleep(0.002)
+        assert limited.code == "stale-input"
+        await world.bus.publish("navarch.metrics.queue.training.slurm", b"30")
+        await watch.desired(4)
+
+
 async def test_an_operators_scale_is_answered(world: World) -> None:
     now = world.clock.now()
     wish = Wish(
