@@ -18,10 +18,13 @@ import psutil
 
 ALREADY_RUNS = 75
 NAME_TAKEN = 73
+NO_AGENT = 127
 
 
 def main() -> None:
     directory, home, boot_id, lock, *program = sys.argv[1:]
+    if not os.access(program[0], os.X_OK):
+        sys.exit(NO_AGENT)
     os.chdir(directory)
     alive = os.open("alive", os.O_RDWR | os.O_CREAT, 0o600)
     try:
