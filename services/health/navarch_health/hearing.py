@@ -96,7 +96,6 @@ class Hearing:
             count += 1
             if count >= YIELD_EVERY:
                 count = 0
-                self._count()
                 await asyncio.sleep(0)
             data = message.data
             if len(data) > MESSAGE_BYTES_MAX:
@@ -152,12 +151,13 @@ class Hearing:
     async def _refuse(self, message: BusMessage, error: object) -> None:
         await self._rejects.note(message.subject, message.subject[self._prefix_length :], error)
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Adds what was heard since the last call to the counter: labels cost too much for the path of one message."""
         self._deps.metrics.count("navarch_heartbeats_total", self._heard - self._told)
         self._told = self._heard
 
     async def _write_batch(self) -> None:
-        self._count()
+        self.count()
         left = list(self._pending.items())
         self._pending.clear()
         try:

@@ -84,6 +84,7 @@ class HealthService:
     async def _observe(self) -> None:
         while True:
             self._observer.note(self._deps.clock.now(), self._monotonic_s(), self._deps.bus.status)
+            self._hearing.count()
             await asyncio.sleep(OBSERVE_S)
 
     async def _attend(self) -> None:
