@@ -41,6 +41,12 @@ WaitTimeout = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Also where work is running.")]
 
+
+def _unheard(node: t.Node) -> str | None:
+    """Instead of a time. The heartbeats of a terminated node are forgotten, which is not to say that there were none."""
+    return None if node.status == "terminated" else "never"
+
+
 NODE_COLUMNS: tuple[Column[t.Node], ...] = (
     Column("NODE", lambda node: node.node),
     Column("POOL", lambda node: node.pool),
@@ -49,7 +55,7 @@ NODE_COLUMNS: tuple[Column[t.Node], ...] = (
     Column("PROVIDER", lambda node: node.provider),
     Column("TYPE", lambda node: node.instance_type),
     Column("GPUS", lambda node: node.gpus, right=True),
-    Column("HEARTBEAT", lambda node: ago(node.last_heartbeat) or "never", right=True),
+    Column("HEARTBEAT", lambda node: ago(node.last_heartbeat) or _unheard(node), right=True),
     Column("AGE", lambda node: ago(node.created_at), right=True),
     Column("PHASE", lambda node: node.phase, wide=True),
     Column("REGION", lambda node: node.region, wide=True),
@@ -171,7 +177,7 @@ def _sheet(node: t.NodeDetail, *, history: bool, evidence: bool) -> None:
                 ("Status", node.status),
                 ("Health", node.health),
                 ("Reason", node.reason),
-                ("Waits for", node.blocked.text if node.blocked else None),
+                ("Blocked", node.blocked.text if node.blocked else None),
                 ("Phase", f"{node.phase}, for {ago(node.phase_since)}" if node.phase_since else node.phase),
                 ("Cordoned by", ", ".join(f"{c.holder} ({c.reason})" for c in node.cordons)),
                 ("Draining", _drain(node.drain)),
@@ -184,7 +190,7 @@ def _sheet(node: t.NodeDetail, *, history: bool, evidence: bool) -> None:
                 ("Address", node.address),
                 ("Driver", f"{registration.driver} ({registration.driver_state})" if registration else None),
                 ("Boot id", registration.boot_id if registration else None),
-                ("Heartbeat", f"{ago(node.last_heartbeat)} ago" if node.last_heartbeat else "never"),
+                ("Heartbeat", f"{ago(node.last_heartbeat)} ago" if node.last_heartbeat else _unheard(node)),
                 ("Idle", {True: "yes", False: "no", None: "not known"}[sample.idle] if sample else None),
                 ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(node.labels.items()))),
             ]
@@ -273,13 +279,17 @@ def instances(
     show_list(items, INSTANCE_COLUMNS, lambda item: item.instance_id, session.output, "no instances")
 
 
-EXPLAIN_COLUMNS: tuple[Column[t.ExplainItem], ...] = (
-    Column("AT", lambda item: clock(item.at)),
-    Column("AGO", lambda item: ago(item.at), right=True),
-    Column("BY", lambda item: item.actor),
-    Column("WHAT", lambda item: item.event or item.code),
-    Column("WHY", lambda item: item.text, flexible=True),
-)
+def _explain_columns(about: str) -> tuple[Column[t.ExplainItem], ...]:
+    def why(item: t.ExplainItem) -> str:
+        return f"{item.node}: {item.text}" if item.node and item.node != about else item.text
+
+    return (
+        Column("AT", lambda item: clock(item.at)),
+        Column("AGO", lambda item: ago(item.at), right=True),
+        Column("BY", lambda item: item.actor),
+        Column("WHAT", lambda item: item.event or item.code),
+        Column("WHY", why, flexible=True),
+    )
 
 
 def explain(
@@ -306,13 +316,13 @@ def explain(
                 ("Node" if story.node else "Pool", story.node or story.pool),
                 ("Status", story.status),
                 ("Because", story.reason),
-                ("Waits for", story.blocked.text if story.blocked else None),
+                ("Blocked", story.blocked.text if story.blocked else None),
             ]
         )
     )
     out.print()
     if story.items:
-        out.print(table(story.items, EXPLAIN_COLUMNS, wide=True))
+        out.print(table(story.items, _explain_columns(story.node), wide=True))
     else:
         print("nothing is recorded in that time")
     if not story.complete:

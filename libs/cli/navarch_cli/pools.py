@@ -96,7 +96,7 @@ def status(session: Session, pool: PoolName) -> None:
                     f"by {found.pause.actor}: {found.pause.reason or 'no reason given'}" if found.pause else None,
                 ),
                 ("Limited", found.limited.text if found.limited else None),
-                ("Waits for", supply.blocked.text if supply and supply.blocked else None),
+                ("Blocked", supply.blocked.text if supply and supply.blocked else None),
                 ("Exhausted", f"for {ago(supply.exhausted_since)}" if supply and supply.exhausted_since else None),
                 ("Frozen", "; ".join(f"{g.level} by {g.actor}: {g.reason}" for g in found.guards if g.active)),
             ]

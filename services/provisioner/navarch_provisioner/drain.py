@@ -84,5 +84,5 @@ def held_up(view: NodeView, pool: PoolView, now: datetime) -> Why:
     progress = view.record.drain
     idle = proven_idle(view, pool, now, since=progress.since if progress else None)
     if idle is False:
-        return Why("busy", f"waiting for its work to leave: {view.work.text or 'work is running'}")
-    return Why("work-unknown", "waiting for a heartbeat that tells whether work is left")
+        return Why("busy", f"its work has not left yet: {view.work.text or 'work is running'}")
+    return Why("work-unknown", "no heartbeat has told yet whether work is left")

@@ -29,15 +29,31 @@ def work_of(beat: Beat | None, record: NodeRecord) -> Work:
 
 
 def describe(gpus: tuple[GpuSample, ...]) -> str:
-    """`GPU 3 has 2 processes, GPU 5 has 1 process`; empty where no GPU has any."""
-    busy = [(gpu.index, gpu.process_count) for gpu in gpus if gpu.process_count]
-    parts = [f"GPU {index} has {count} process{'es' if count != 1 else ''}" for index, count in busy[:8]]
+    """`GPUs 0-3 have 1 process each, GPU 5 has 2 processes`; empty where no GPU has any."""
+    busy = _runs([(gpu.index, gpu.process_count) for gpu in gpus if gpu.process_count])
+    parts = [_said(first, last, count) for first, last, count in busy[:8]]
     if len(busy) > 8:
-        parts.append(f"{len(busy) - 8} more GPUs are busy")
+        parts.append(f"and {sum(last - first + 1 for first, last, _ in busy[8:])} more")
     unread = [str(gpu.index) for gpu in gpus if gpu.process_count is None]
     if unread:
         parts.append(f"GPU {', '.join(unread[:8])} cannot be read")
     return ", ".join(parts)
+
+
+def _runs(busy: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Neighbours with as many processes, as first and last index and that count."""
+    runs: list[tuple[int, int, int]] = []
+    for index, count in sorted(busy):
+        if runs and runs[-1][1:] == (index - 1, count):
+            runs[-1] = (runs[-1][0], index, count)
+        else:
+            runs.append((index, index, count))
+    return runs
+
+
+def _said(first: int, last: int, count: int) -> str:
+    processes = f"{count} process{'es' if count != 1 else ''}"
+    return f"GPU {first} has {processes}" if first == last else f"GPUs {first}-{last} have {processes} each"
 
 
 class IdleWatch:

@@ -53,6 +53,10 @@ def planned(
 ) -> Changed:
     """A node that does not exist yet: the intent, written down before any cloud hears of it."""
     launch = Launch(request=request, intended_at=now, deadline=now + timeout)
+    cause = why.text if replaces else ""
+    if replaces:
+        # What is wrong is wrong with the other node, and the sentence must not read otherwise.
+        why = Why(why.code, f"replaces {replaces}: {why.text}", why.actor)
     record = NodeRecord(
         node=request.node,
         pool=request.pool,
@@ -62,7 +66,7 @@ def planned(
         created_at=now,
         launch=launch,
         replaces=replaces or None,
-        replacement_reason=why.text if replaces else "",
+        replacement_reason=cause,
         labels=request.labels,
         reasons=(why.reason(now, trace),),
         trace=trace,

@@ -138,7 +138,7 @@ def _wish(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> 
         return wishes.refuse(view, wish, f"not-active-{wishes.slug(view)}", text, now)
     if view.record.replaced_by is not None:
         return wishes.refuse(view, wish, "already-replacing", f"{view.record.replaced_by} replaces it", now)
-    return replacement.wished(pool, view, wish, now, next(ids, ""))
+    return replacement.wished(pool, view, wish, now, ids)
 
 
 def _fold(pool: PoolView, view: NodeView, now: datetime) -> Step:
@@ -284,7 +284,7 @@ def _failed_start(
 
 def _active(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> Decision:
     if view.failed:
-        return replacement.failed(pool, view, now, next(ids, ""))
+        return replacement.failed(pool, view, now, ids)
     held = replacement.HEALTH in view.record.cordons
     verdict = view.verdict
     if verdict is not None and (verdict.status is HealthStatus.UNHEALTHY or verdict.silent_since is not None):
@@ -293,7 +293,7 @@ def _active(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -
         return replacement.uncordon(pool, view, now)
     if view.gone:
         return _ask(pool, view, now, Why("gone-unconfirmed", "its provider says that it is gone: health judges"))
-    return replacement.wish_under_way(pool, view, now, next(ids, ""))
+    return replacement.wish_under_way(pool, view, now, ids)
 
 
 def _distrusted(pool: PoolView, view: NodeView, now: datetime, *, held: bool) -> Decision:
@@ -307,6 +307,11 @@ def _distrusted(pool: PoolView, view: NodeView, now: datetime, *, held: bool) ->
     instance = view.record.instance
     if silent and instance is not None and instance.state_at < verdict.since:
         return _ask(pool, view, now, Why("ask-provider", f"silent: asks {instance.provider} whether it still runs"))
+    if silent and instance is not None:
+        text = (
+            f"{instance.provider} says that its machine is {instance.state.value}: health probes it until the deadline"
+        )
+        why = Why("silent", text, replacement.HEALTH)
     return Blocked(view.node, why)
 
 
@@ -323,7 +328,7 @@ def _draining(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str])
         return _emptying(pool, view, now)
     if progress.cause == sizing.HOLDER:
         return _scaling_down(pool, view, now)
-    return replacement.leaving(pool, view, now, next(ids, ""))
+    return replacement.leaving(pool, view, now, ids)
 
 
 def _emptying(pool: PoolView, view: NodeView, now: datetime) -> Decision:
@@ -390,7 +395,9 @@ def _timed_out(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) 
 def _terminating(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) -> Decision:
     """Decided and not yet done: the call is made, again and again, until the machine is gone."""
     if view.gone or view.record.instance is None:
-        return _ended(pool, view, Why("terminated", "its machine is gone"), now)
+        successor = view.record.replaced_by
+        text = f"its machine is gone; {successor} replaces it" if successor else "its machine is gone"
+        return _ended(pool, view, Why("terminated", text), now)
     forbidden = gates.no_termination(pool, now)
     if forbidden is not None:
         return Blocked(view.node, forbidden)

@@ -44,6 +44,8 @@ from navarch_provisioner.workload.base import SchedulerUnavailable, WorkloadNoti
 
 log = structlog.get_logger(__name__)
 
+DRAIN_LOOK = timedelta(seconds=2)
+"""While a node drains, its heartbeats are looked at this often: they wake nobody, and idle machines cost money."""
 ROUNDS_MAX = 30
 """Reads and decisions in one pass: a story of a few steps is told at once, an endless one waits for its turn."""
 TOLD_TIMEOUT_S = 10.0
@@ -302,7 +304,10 @@ class PoolWorker:
         times = [*self.memory.resting.values(), *self.memory.cooling.values()]
         if view.supply is not None and view.supply.retry_at is not None:
             times.append(view.supply.retry_at)
-        times += [node.record.drain.deadline for node in view.living if node.record.drain is not None]
+        drains = [node.record.drain for node in view.living if node.record.drain is not None]
+        times += [drain.deadline for drain in drains]
+        if any(drain.drained_at is None for drain in drains):
+            times.append(now + DRAIN_LOOK)
         times += [node.record.launch.deadline for node in view.coming if node.record.launch is not None]
         due = min((time for time in times if time > now), default=None)
         if self._timer is not None:
