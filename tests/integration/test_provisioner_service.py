@@ -2,7 +2,6 @@
 
 import asyncio
 
-
 import msgspec
 
 from fixtures.world import World

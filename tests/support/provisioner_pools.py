@@ -12,7 +12,7 @@ from navarch_common.config.load import load_text
 from navarch_common.model.cluster import MetaRecord
 from navarch_common.model.gpu import Gpu
 from navarch_common.model.health import HealthRecord, HealthStatus
-from navarch_common.model.node import Drain, Instance, NodeRecord, Phase, ProviderState, Registration
+from navarch_common.model.node import Drain, Instance, Phase, ProviderState, Registration
 from navarch_common.model.pool import PoolRecord, SupplyRecord
 from navarch_common.model.wish import NodeWishes, Wish
 from navarch_provisioner import bootstrap, commands, lifecycle

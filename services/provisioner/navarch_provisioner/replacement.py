@@ -5,6 +5,7 @@ node goes when it is drained and its replacement is active: or earlier, where su
 provider has room for one machine more. Nothing goes on a verdict that was taken back.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from msgspec import structs
@@ -60,16 +61,16 @@ def uncordon(pool: PoolView, view: NodeView, now: datetime) -> Step:
 # --- a failed node that is still active ---
 
 
-def failed(pool: PoolView, view: NodeView, now: datetime, node: str) -> Step | Blocked:
-    """What to do about an active node that health found failed. `node` is the id for its replacement."""
+def failed(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> Step | Blocked:
+    """What to do about an active node that health found failed. `ids` has one for its replacement."""
     why = why_failed(view)
-    step = _gone(pool, view, why, now, node) if view.gone else _replace(pool, view, why, now, node)
+    step = _gone(pool, view, why, now, ids) if view.gone else _replace(pool, view, why, now, ids)
     if isinstance(step, Blocked) and HEALTH not in view.record.cordons:
         return cordon(pool, view, why, now)
     return step
 
 
-def _replace(pool: PoolView, view: NodeView, why: Why, now: datetime, node: str) -> Step | Blocked:
+def _replace(pool: PoolView, view: NodeView, why: Why, now: datetime, ids: Iterator[str]) -> Step | Blocked:
     config = pool.config
     wish = next((wish for wish in view.open_wishes if wish.verb == "replace"), None)
     if config is not None and not config.health.auto_replace and wish is None:
@@ -79,9 +80,10 @@ def _replace(pool: PoolView, view: NodeView, why: Why, now: datetime, node: str)
         return Blocked(view.node, blocked)
     if sizing.occupied(pool) > pool.target and pool.desired is not None:
         return _retire(pool, view, why, now)
-    made = sizing.new_node(pool, why, now, node, replaces=view.node, trace=view.verdict.trace if view.verdict else "")
+    made = sizing.new_node(pool, why, now, ids, replaces=view.node, trace=view.verdict.trace if view.verdict else "")
     if isinstance(made, Why):
         return Blocked(view.node, made)
+    node = made.record.node
     record, events = _begin(pool, view, why, now, replaced_by=node, wish=wish)
     return _commit(pool, view, record, why, events=(*events, *made.events), extra={NODE.key(node): made.record})
 
@@ -126,7 +128,7 @@ def _commit(
     )  # fmt: skip
 
 
-def _gone(pool: PoolView, view: NodeView, why: Why, now: datetime, node: str) -> Step | Blocked:
+def _gone(pool: PoolView, view: NodeView, why: Why, now: datetime, ids: Iterator[str]) -> Step | Blocked:
     """Its provider says that the machine is no more: nothing to drain, nothing to end, and no budget to ask."""
     if pool.safe_mode:
         return Blocked(view.node, Why("safe-mode", "safe mode: nothing is concluded from what a provider says"))
@@ -136,10 +138,10 @@ def _gone(pool: PoolView, view: NodeView, why: Why, now: datetime, node: str) ->
     auto = pool.config is not None and pool.config.health.auto_replace
     if auto and sizing.occupied(pool) <= pool.target and pool.replacement_of(view) is None:
         trace = view.verdict.trace if view.verdict else ""
-        made = sizing.new_node(pool, why, now, node, replaces=view.node, trace=trace)
+        made = sizing.new_node(pool, why, now, ids, replaces=view.node, trace=trace)
         if isinstance(made, Changed):
-            record = structs.replace(record, replaced_by=node)
-            new = {NODE.key(node): made.record}
+            record = structs.replace(record, replaced_by=made.record.node)
+            new = {NODE.key(made.record.node): made.record}
             events += made.events
     return Step(
         "replace" if new else "terminated", view.node, why,
@@ -157,7 +159,7 @@ def _failure(view: NodeView) -> str:
 # --- a node on its way out because it failed, or because an operator wants another ---
 
 
-def leaving(pool: PoolView, view: NodeView, now: datetime, node: str) -> Step | Blocked:
+def leaving(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> Step | Blocked:
     """The next step for a node that drains to be terminated: by fault or by an operator's `replace`."""
     progress = view.record.drain
     assert progress is not None
@@ -173,7 +175,7 @@ def leaving(pool: PoolView, view: NodeView, now: datetime, node: str) -> Step | 
             )  # fmt: skip
     successor = pool.replacement_of(view)
     if successor is None and view.record.replaced_by is not None:
-        again = _plan_another(pool, view, now, node)
+        again = _plan_another(pool, view, now, ids)
         if isinstance(again, Step):
             return again
     if progress.drained_at is None:
@@ -251,7 +253,7 @@ def held_back(pool: PoolView, view: NodeView) -> Why | None:
     return Why("terminate-first", f"the pool has no surge: {other.node} goes first")
 
 
-def _plan_another(pool: PoolView, view: NodeView, now: datetime, node: str) -> Step | Blocked:
+def _plan_another(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> Step | Blocked:
     """The replacement came to nothing. The place in the budget is held already, or is taken again."""
     cause = view.record.drain.cause if view.record.drain else "replace"
     why = why_failed(view) if view.failed else Why("replace", view.record.replacement_reason or "replaced as wished")
@@ -259,9 +261,10 @@ def _plan_another(pool: PoolView, view: NodeView, now: datetime, node: str) -> S
     blocked = gates.no_disruption(pool, now) or budget.exhausted(pool, view, hourly=hourly)
     if blocked is not None:
         return Blocked(view.node, blocked)
-    made = sizing.new_node(pool, why, now, node, replaces=view.node, trace=view.record.trace)
+    made = sizing.new_node(pool, why, now, ids, replaces=view.node, trace=view.record.trace)
     if isinstance(made, Why):
         return Blocked(view.node, made)
+    node = made.record.node
     record = note(
         view.record, Why("replaced-again", f"its replacement came to nothing; {node} is next"), now, replaced_by=node
     )
@@ -330,7 +333,7 @@ def _call_off(pool: PoolView, view: NodeView, now: datetime) -> Step:
 # --- an operator's wish ---
 
 
-def wished(pool: PoolView, view: NodeView, wish: Wish, now: datetime, node: str) -> Step | Blocked:
+def wished(pool: PoolView, view: NodeView, wish: Wish, now: datetime, ids: Iterator[str]) -> Step | Blocked:
     """Begins what an operator's `replace` of a node that has not failed asks for: first another, then this one goes."""
     why = Why("replace-wished", f"replace wished by {wish.actor}: {wish.reason or 'no reason given'}", wish.actor)
     blocked = gates.no_disruption(pool, now)
@@ -338,9 +341,10 @@ def wished(pool: PoolView, view: NodeView, wish: Wish, now: datetime, node: str)
         blocked = budget.exhausted(pool, view, hourly=False)
     if blocked is not None:
         return Blocked(view.node, blocked)
-    made = sizing.new_node(pool, why, now, node, replaces=view.node)
+    made = sizing.new_node(pool, why, now, ids, replaces=view.node)
     if isinstance(made, Why):
         return Blocked(view.node, made)
+    node = made.record.node
     answers = answer(view.record.answers, wish.id, "accepted", Why("replacing", f"{node} will take its place"), now)
     cordons = {**view.record.cordons, wish.actor: Cordon(reason=wish.reason or why.text, at=now)}
     record = note(
@@ -356,13 +360,13 @@ def wished(pool: PoolView, view: NodeView, wish: Wish, now: datetime, node: str)
     )  # fmt: skip
 
 
-def wish_under_way(pool: PoolView, view: NodeView, now: datetime, node: str) -> Step | Blocked | None:
+def wish_under_way(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> Step | Blocked | None:
     """The next step of a `replace` that was accepted, for a node that is still active; None where there is none."""
     if view.record.replaced_by is None:
         return None
     successor = pool.replacement_of(view)
     if successor is None:
-        return _plan_another(pool, view, now, node)
+        return _plan_another(pool, view, now, ids)
     if not successor.usable:
         return Blocked(view.node, _not_there(successor))
     forbidden = gates.no_disruption(pool, now)

@@ -4,7 +4,7 @@ Every node that may have a machine holds one place, from the intent on: a bootin
 keeps its place until its replacement has taken it. Scale-down takes only what is proven idle.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -40,9 +40,9 @@ def occupied(pool: PoolView) -> int:
 
 
 def new_node(
-    pool: PoolView, why: Why, now: datetime, node: str, *, replaces: str = "", trace: str = ""
+    pool: PoolView, why: Why, now: datetime, ids: Iterator[str], *, replaces: str = "", trace: str = ""
 ) -> Changed | Why:
-    """A planned node on the best offer there is, or why there can be none."""
+    """A planned node on the best offer there is, or why there can be none. Takes one of `ids` only for a node it makes."""
     forbidden = gates.no_launch(pool, now)
     if forbidden is not None:
         return forbidden
@@ -52,11 +52,14 @@ def new_node(
     if offer is None:
         names = ", ".join(offer.name for offer in found) or "none"
         return Why("no-offer", f"no provider can be asked now: {names} refused lately or cannot be reached")
+    node = next(ids, None)
+    if node is None:
+        return Why("next-pass", "one pass plans only so many nodes; the next one goes on")
     request = bootstrap.launch_request(pool, node, offer)
     return lifecycle.planned(request, why, now, pool.config.registration_timeout, replaces=replaces, trace=trace)
 
 
-def scale_up(pool: PoolView, now: datetime, ids: Iterable[str]) -> list[Step] | Blocked:
+def scale_up(pool: PoolView, now: datetime, ids: Iterator[str]) -> list[Step] | Blocked:
     """Plans what is missing, as many at once as may be under way."""
     if pool.desired is None and pool.config is not None:
         return Blocked("", Why("no-desired-count", "nobody has said yet how many nodes it should have"))
@@ -69,8 +72,8 @@ def scale_up(pool: PoolView, now: datetime, ids: Iterable[str]) -> list[Step] | 
     if room <= 0:
         return Blocked("", Why("launches-under-way", "as many launches as may be at once are under way"))
     steps: list[Step] = []
-    for _, node in zip(range(min(missing, room)), ids, strict=False):
-        made = new_node(pool, why, now, node)
+    for _ in range(min(missing, room)):
+        made = new_node(pool, why, now, ids)
         if isinstance(made, Why):
             return steps or Blocked("", made)
         steps.append(plan_step(pool, made, why))

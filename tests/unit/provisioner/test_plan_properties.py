@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, settings as hypothesis_settings, strategies as st
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
@@ -14,7 +16,7 @@ from navarch_common.model.cluster import InboxRecord, InboxReport, SafeMode
 from navarch_common.model.health import HealthRecord
 from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase, ProviderState
 from navarch_common.model.pool import SUPPLY, Guard, PoolRecord, SupplyRecord
-from navarch_provisioner import budget, outcomes, sizing
+from navarch_provisioner import budget, outcomes
 from navarch_provisioner.bootstrap import tags_of
 from navarch_provisioner.cloud.base import Machine, NoCapacity, Upstream
 from navarch_provisioner.outcomes import Outcome
@@ -52,9 +54,7 @@ class Fleet(RuleBasedStateMachine):
         self.wanted(count)
 
     def see(self) -> PoolView:
-        nodes = {
-            name: replace(view, work=self.work.get(name, Work())) for name, view in self.view.nodes.items()
-        }
+        nodes = {name: replace(view, work=self.work.get(name, Work())) for name, view in self.view.nodes.items()}
         self.minted += 1
         ids = tuple(f"n{self.minted:03d}-{index:02d}" for index in range(20))
         in_flight = frozenset(record.node for _, record in self.calls)
@@ -121,7 +121,7 @@ class Fleet(RuleBasedStateMachine):
         frozen = any(guard.active for guard in before.guards) or before.safe_mode
         if step.act == "plan":
             assert not frozen
-            assert sizing.occupied(before) < before.target, "launches more than wanted"
+            assert places(before) < before.target, "launches more than wanted"
         if step.act == "replace":
             assert len(before.replacing | {step.node}) <= MAX_UNAVAILABLE or before.nodes[step.node].gone
         if step.act == "launch":
@@ -132,8 +132,13 @@ class Fleet(RuleBasedStateMachine):
         view = before.nodes[step.node]
         if view.phase in (Phase.ACTIVE, Phase.DRAINING):
             assert not frozen
-            assert view.failed or self.work.get(step.node, Work()).idle, "a healthy node is ended that is not idle"
+            work, drain = self.work.get(step.node, Work()), view.record.drain
+            assert view.failed or work.idle, "a healthy node is ended that is not idle"
             if not view.failed:
+                assert drain is not None
+                assert drain.cause == "scale-down", "a node that recovered is ended"
+                assert work.at is not None
+                assert work.at > drain.since, "ended on a heartbeat from before the drain"
                 left = sum(1 for other in before.living if other.usable and other.node != step.node)
                 floor = min(before.config.min_nodes, before.target) if before.config else 0
                 assert left >= floor, "goes below the floor by its own hand"
@@ -222,6 +227,7 @@ class Fleet(RuleBasedStateMachine):
         view = self.some(data, Phase.BOOTING, Phase.LAUNCHING, Phase.LAUNCH_UNKNOWN)
         if view is None or token(view.record) not in self.machines:
             return
+        self.beats(view, idle=None)
         report = InboxReport(
             id="1", at=self.now, boot_id="boot-1", generation=1, sequence=1, kind="registered",
             registration=structs.replace(registration(), at=self.now),
@@ -240,6 +246,9 @@ class Fleet(RuleBasedStateMachine):
         view = self.some(data, *RUNNING)
         if view is None:
             return
+        self.beats(view, idle=idle)
+
+    def beats(self, view: NodeView, *, idle: bool | None) -> None:
         before = self.work.get(view.node, Work())
         since = (before.idle_since or self.now) if idle else None
         self.work[view.node] = Work(idle=idle, at=self.now, idle_since=since)
@@ -261,6 +270,24 @@ class Fleet(RuleBasedStateMachine):
         safe = SafeMode(since=self.now, code="test", reason="test") if on else None
         self.view = replace(self.view, meta=structs.replace(self.view.meta, safe_mode=safe))
 
+    @rule()
+    def a_good_day(self) -> None:
+        """Everything that was begun comes to a good end."""
+        for _ in range(6):
+            for call, record in self.calls[:]:
+                self.calls.remove((call, record))
+                if call == "launch":
+                    self.launched(record, "made")
+                else:
+                    self.calls.append((call, record))
+                    break
+            for view in list(self.view.nodes.values()):
+                if view.phase is Phase.BOOTING:
+                    self.put(view, record=structs.replace(view.record, registration=registration()))
+                if view.phase is Phase.VALIDATING:
+                    self.put(view, health=judged(view.node, "healthy"), health_revision=1)
+            self.decide()
+
     # --- always ---
 
     @invariant()
@@ -281,6 +308,13 @@ class Fleet(RuleBasedStateMachine):
         assert len(self.view.replacing) <= MAX_UNAVAILABLE
 
 
+def places(view: PoolView) -> int:
+    """Nodes that serve, or will, each once: counted anew, so that the decision is not checked by itself."""
+    coming = (Phase.PLANNED, Phase.LAUNCHING, Phase.LAUNCH_UNKNOWN, Phase.BOOTING, Phase.VALIDATING)
+    living = {name: node for name, node in view.nodes.items() if node.phase in (*coming, Phase.ACTIVE)}
+    return sum(1 for node in living.values() if node.record.replaced_by not in living)
+
+
 def token(record: NodeRecord) -> str:
     assert record.launch is not None
     return record.launch.request.token
@@ -288,5 +322,5 @@ def token(record: NodeRecord) -> str:
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = hypothesis_settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
