@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     logs.configure(given.log_level, service="fake-cloud")
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # It would complain of every reply that we lose.
+    logging.getLogger("navarch.agent").setLevel(logging.ERROR)  # A thousand machines would all say the same.
     try:
         forecast = msgspec.convert(_forecast(given), Forecast)
     except msgspec.ValidationError as error:
