@@ -187,6 +187,19 @@ async def test_no_verdict_outlives_the_node_that_it_was_read_with(
     assert await world.events("node.failed") == []
 
 
+async def test_a_copy_that_sees_a_node_for_the_first_time_wipes_no_verdict_of_another(world: World) -> None:
+    rig, other = await fleet_of(world, NAMES[0]), Rig(world, instance="copy-2", own=True)
+    await other.service._fleet.refresh(world.clock.now())
+    async with rig.running():
+        await settle(rig, NAMES[0])
+        await rig.report(said(NAMES[0]))
+        await rig.becomes(NAMES[0], "unhealthy")
+        # The other copy looked before there was a record, and only now comes to act on what it saw.
+        await other.service._watch._settle_all([NAMES[0]], world.clock.now())
+        assert (await rig.health(NAMES[0])).status == STATUS.UNHEALTHY
+    assert len(await world.events("node.failed")) == 1
+
+
 async def rewrite(world: World, name: str) -> None:
     """Somebody else writes the node's record all the time, as a busy provisioner does."""
     store, _ = world.another_process()

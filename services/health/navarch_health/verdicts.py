@@ -22,7 +22,7 @@ from navarch_common.model.pool import VERDICTS, VerdictsMarker
 from navarch_common.run import Deps
 from navarch_common.store.base import ABSENT, Commit, Conflict, Stored
 from navarch_health.fleet import Fleet
-from navarch_health.verdict import Change, Context, first_sight
+from navarch_health.verdict import WATCHED, Change, Context, first_sight
 
 log = structlog.get_logger("navarch.health")
 
@@ -47,8 +47,10 @@ class Verdicts:
     def context(self, trace: str = "") -> Context:
         return Context(cluster=self._deps.cluster, now=self._deps.clock.now(), trace=trace)
 
-    async def change(self, name: str, decide: Decide, trace: str = "") -> Change | None:
+    async def change(self, name: str, decide: Decide, trace: str = "", *, create: bool = False) -> Change | None:
         """Reads, decides and commits; returns what was committed, None where nothing was to change.
+
+        With `create` a watched node without a record of its generation gets one, also where nothing else is to change.
 
         Raises `UnknownNode`, what `decide` raises, `Conflict` after too many tries, `StoreError`, and `TimeoutError`:
         after the last two the outcome is unknown.
@@ -56,21 +58,24 @@ class Verdicts:
         for left in range(TRIES - 1, -1, -1):
             try:
                 async with asyncio.timeout(COMMIT_LIMIT_S):
-                    return await self._once(name, decide, trace)
+                    return await self._once(name, decide, trace, create=create)
             except Conflict as conflict:
                 if not left:
                     raise
                 log.debug("verdict made anew", node=name, conflict=str(conflict))
         raise AssertionError("unreachable")
 
-    async def _once(self, name: str, decide: Decide, trace: str) -> Change | None:
+    async def _once(self, name: str, decide: Decide, trace: str, *, create: bool) -> Change | None:
         node, health = await self._deps.store.get_many([NODE.key(name), HEALTH.key(name)])
         if node is None:
             raise UnknownNode(f"there is no record of node {name}")
         context = self.context(trace)
         known = health is not None and health.record.generation == node.record.generation
-        before = health.record if health is not None and known else first_sight(node.record, context).record
+        sight = first_sight(node.record, context)
+        before = health.record if health is not None and known else sight.record
         change = decide(node.record, before, context)
+        if change is None and create and not known and node.record.phase in WATCHED:
+            change = sight
         if change is None:
             if health is not None:
                 self._fleet.note(node, health, self._deps.clock.now())

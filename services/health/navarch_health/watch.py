@@ -27,7 +27,7 @@ from navarch_health.hearing import Hearing
 from navarch_health.liveness import Decision, Life, rule_on_silence
 from navarch_health.observer import Observer
 from navarch_health.settings import HealthSettings
-from navarch_health.verdict import MACHINE, WATCHED, Change, Context, first_sight, settle
+from navarch_health.verdict import MACHINE, WATCHED, Change, Context, settle
 from navarch_health.verdicts import Decide, UnknownNode, Verdicts
 
 log = structlog.get_logger("navarch.health")
@@ -83,7 +83,7 @@ class Watch:
     async def _settle_all(self, names: Iterable[str], now: datetime) -> None:
         """Commits what changed for each of these nodes, decided from the cache first so that most cost nothing."""
         due = [name for name in names if self._is_due(name, now)]
-        await self._side_by_side([(name, self._settling(name)) for name in due])
+        await self._side_by_side([(name, self._next) for name in due], create=True)
 
     def _is_due(self, name: str, now: datetime) -> bool:
         node, health = self._fleet.nodes.get(name), self._fleet.health.get(name)
@@ -93,16 +93,6 @@ class Watch:
         if health is None or health.record.generation != node.record.generation:
             return node.record.phase in WATCHED
         return self._next(node.record, health.record, context) is not None
-
-    def _settling(self, name: str) -> Decide:
-        def decide(node: NodeRecord, before: HealthRecord, context: Context) -> Change | None:
-            known = self._fleet.health.get(name)
-            change = self._next(node, before, context)
-            if change is None and (known is None or known.record.generation != node.generation):
-                return first_sight(node, context) if node.phase in WATCHED else None
-            return change
-
-        return decide
 
     def _next(self, node: NodeRecord, record: HealthRecord, context: Context) -> Change | None:
         """The first that there is to change: a boot, what was heard, what has calmed down."""
@@ -263,14 +253,14 @@ class Watch:
                 log.warning("verdict held back", node=decision.node, code=decision.code, reason=decision.reason)
         self._told = held
 
-    async def _side_by_side(self, work: list[tuple[str, Decide]]) -> None:
+    async def _side_by_side(self, work: list[tuple[str, Decide]], *, create: bool = False) -> None:
         gate = asyncio.Semaphore(SIDE_BY_SIDE)
 
         async def one(name: str, decide: Decide) -> None:
             async with gate:
                 try:
                     with self._deps.telemetry.span("verdict", node=name) as span:
-                        await self._verdicts.change(name, decide, span.traceparent)
+                        await self._verdicts.change(name, decide, span.traceparent, create=create)
                 except (UnknownNode, Conflict) as error:
                     log.info("verdict left to the next pass", node=name, why=str(error))
 
