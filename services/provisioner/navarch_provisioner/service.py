@@ -261,7 +261,7 @@ class ProvisionerService:
 
     async def _answer_one(self, bus: Bus, request: BusMessage) -> None:
         pool = request.subject.rpartition(".")[2]
-        if not is_id(pool):
+        if not is_id(pool) or not request.reply:
             return
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
