@@ -127,6 +127,10 @@ class Fleet:
         nodes: list[dict[str, Any]] = json.loads(self.navarch("list", "-o", "json", *arguments).stdout)
         return nodes
 
+    def instances(self) -> list[dict[str, Any]]:
+        instances: list[dict[str, Any]] = json.loads(self.navarch("instances", "-o", "json").stdout)
+        return instances
+
     def active(self) -> set[str]:
         return {node["node"] for node in self.nodes() if node["status"] == "active"}
 

@@ -140,7 +140,7 @@ HEALING = [
     ("a silent node is cordoned and its provider asked", pool(node("a", health="silent")), [("cordon", "a")], ""),
     ("a silent node is asked for once", pool(node(
         "a", health="silent", cordons={"health": Cordon(reason="x", at=T0)},
-        instance=instance("a", state_at=at(1)))), [], "silence"),
+        instance=instance("a", state_at=at(1)))), [], "silent"),
     ("a node that health trusts again is uncordoned",
      pool(node("a", cordons={"health": Cordon(reason="x", at=T0)})), [("uncordon", "a")], ""),
     ("a node of unknown health keeps its cordon",
