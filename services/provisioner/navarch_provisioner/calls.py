@@ -110,7 +110,8 @@ class CloudCalls:
         if call == "lookup":
             machine = await provider.find(blank.token)
             return _with(blank, machine)
-        assert record.instance is not None
+        if record.instance is None:
+            return _unknown(blank, "its machine is not on record")
         instance_id = record.instance.instance_id
         tags = tags_of(record, self._deps.cluster, self._deps.installation)
         if call == "power-on":
