@@ -103,7 +103,8 @@ class _Pools:
     """Counts by pool, kept while a pass fails nodes one after the other."""
 
     def __init__(self, lives: tuple[Life, ...]) -> None:
-        self._size = Counter(life.pool for life in lives)
+        # A machine that still boots has proven nothing yet: a replacement under way must not make room for the next.
+        self._size = Counter(life.pool for life in lives if life.silent or life.status != HealthStatus.UNKNOWN)
         self._failed = Counter(life.pool for life in lives if life.failed_by_silence)
         self._healthy = Counter(
             life.pool

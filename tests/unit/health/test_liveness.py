@@ -106,6 +106,12 @@ def test_never_more_than_half_of_a_pool_by_silence_alone() -> None:
     assert verdicts(*earlier, at=LATE) == {"s0": "held"}
 
 
+def test_a_machine_that_still_boots_makes_no_half_of_a_pool_larger() -> None:
+    failed = quiet("f0", status=STATUS.UNHEALTHY, failed_by_silence=True)
+    assert verdicts(suspect("s0"), failed, well("w0"), well("n0", status=STATUS.UNKNOWN), at=LATE) == {"s0": "held"}
+    assert verdicts(suspect("s0"), failed, well("w0"), well("n0"), at=LATE) == {"s0": "failed"}
+
+
 @pytest.mark.parametrize(
     "rest",
     [(), (quiet("x"),), (well("x", status=STATUS.UNHEALTHY),), (well("x", status=STATUS.UNKNOWN),)],
