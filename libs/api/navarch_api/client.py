@@ -21,7 +21,7 @@ import httpx
 import msgspec
 
 from navarch_api import types as t
-from navarch_api.errors import ApiError, BadAnswer, ClientError, TimedOut, Unreachable
+from navarch_api.errors import ApiError, BadAnswer, ClientError, NotAName, TimedOut, Unreachable
 from navarch_api.ndjson import events_of
 
 T = TypeVar("T")
@@ -434,9 +434,9 @@ def _address(server: str) -> str:
 
 
 def _part(text: str) -> str:
-    """One part of a path. An empty one, or dots, would name another resource."""
-    if text in ("", ".", ".."):
-        raise ClientError(f"{text!r} is not a name")
+    """One part of a path. An empty one, dots or a slash would name another resource."""
+    if text in ("", ".", "..") or "/" in text:
+        raise NotAName(f"{text!r} is not a name")
     return quote(text, safe="")
 
 

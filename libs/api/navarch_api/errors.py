@@ -7,6 +7,10 @@ class ClientError(Exception):
     """The root of the client's errors. Its text is one sentence for a person."""
 
 
+class NotAName(ClientError):
+    """What was given as a name cannot be one; nothing was asked."""
+
+
 class Unreachable(ClientError):
     """No connection, or it broke: whether a change was made is not known unless it never connected."""
 

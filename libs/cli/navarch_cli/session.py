@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from navarch_api.client import DEFAULT_SERVER, Client
-from navarch_api.errors import ApiError, ClientError, Unreachable
+from navarch_api.errors import ApiError, ClientError, NotAName, Unreachable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +60,8 @@ class Failure(Exception):
 
 def status_of(error: ClientError) -> int:
     """The exit status that tells a script why the server said no."""
+    if isinstance(error, NotAName):
+        return WRONG
     if not isinstance(error, ApiError):
         return NOT_DONE
     if error.status in (401, 403):

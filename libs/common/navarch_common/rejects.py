@@ -56,7 +56,8 @@ class Rejects:
         count = self._due(source, self._clock.now())
         if not count:
             return
-        reason = f"dropped {_what(count)} on {subject[:200]} from {source[:100]}: {error}"[:1000]
+        sender = "" if source in subject.split(".") or source == subject else f" from {source[:100]}"
+        reason = f"dropped {_what(count)} on {subject[:200]}{sender}: {error}"[:1000]
         log.warning("message rejected", subject=subject[:200], source=source[:100], error=str(error)[:500], count=count)
         event = MessageRejected(
             at=self._clock.now(),

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 import structlog
 
+from navarch_api.types import EventItem
 from navarch_common.bus.base import Bus, BusError, StoredMessage
 from navarch_common.clock import Clock
 from navarch_common.events.base import Event
@@ -109,13 +111,18 @@ class History:
 
 
 def as_line(message: StoredMessage) -> bytes | None:
-    """The event as it was sent, with its sequence, in one line; None for what is no JSON object."""
+    """The event as it was sent, with its sequence, in one line; None for what has not the fields that all events have.
+
+    Anyone can publish to the events' subjects: what cannot be read by a client must not reach one. An event of a later
+    release, of a type unknown here, does.
+    """
     try:
-        fields = msgspec.json.decode(message.data, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        fields = msgspec.json.decode(message.data, type=dict[str, Any])
+        EventItem.of(fields)
+        fields["sequence"] = message.sequence
+        return msgspec.json.encode(fields)
+    except (msgspec.DecodeError, RecursionError, UnicodeError, OverflowError):
         return None
-    fields["sequence"] = msgspec.Raw(str(message.sequence).encode())
-    return msgspec.json.encode(fields)
 
 
 def _decoded(message: StoredMessage) -> Event | None:

@@ -40,7 +40,9 @@ def reject(found: Stored[ConfigRecord], error: ConfigError, source: str, cluster
     """The commit that tells that `source` was refused. No record changes."""
     generation = found.record.generation
     errors = tuple(str(problem)[:1024] for problem in error.problems[:ERRORS_TOLD])
-    reason = f"{source} is refused, generation {generation} stays in force: {errors[0] if errors else error}"
+    first, *others = errors or (str(error),)
+    told = "; ".join((first, *(other.removeprefix(f"{source}:") for other in others)))
+    reason = f"refused, generation {generation} stays in force: {told}"
     event = ConfigRejected(
         at=now, cluster=cluster, reason=reason[:1024], code="config-rejected", actor="gateway",
         generation=generation, errors=errors,

@@ -39,6 +39,8 @@ def decode(data: bytes, as_type: Any, *, size_max: int = MESSAGE_BYTES_MAX) -> A
     """
     if len(data) > size_max:
         raise BadMessage(f"{len(data)} bytes, more than the {size_max} allowed")
+    if not data:
+        raise BadMessage("an empty message")
     decoder = _decoders.get(as_type)
     if decoder is None:
         decoder = _decoders[as_type] = msgspec.json.Decoder(as_type)

@@ -137,7 +137,8 @@ class ProbeReply(FromNode, frozen=True, kw_only=True, omit_defaults=True, tag="p
 class QueueDepth(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Demand of a pool, from anyone, on `navarch.metrics.queue.<pool>[.<source>]`. A bare number is `queue_depth`."""
 
-    queue_depth: Count = 0
+    queue_depth: Count
+    """Needed: an object that spells it otherwise must not read as an empty queue."""
     pending_jobs: Count | None = None
     running_jobs: Count | None = None
     pending_gpus: Count | None = None
