@@ -3,11 +3,12 @@
 Which it is, is decided here (pure); `proposer` reads, commits and watches.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 
 from navarch_common.config.load import Loaded
 from navarch_common.config.problems import ConfigError
-from navarch_common.events.kinds import ConfigApplied, ConfigRejected
+from navarch_common.events.kinds import ConfigApplied, ConfigRejected, PoolRetiring
 from navarch_common.model.base import AnyKey
 from navarch_common.model.cluster import CONFIG, ConfigRecord
 from navarch_common.store.base import ABSENT, Commit, Stored
@@ -17,9 +18,14 @@ ERRORS_TOLD = 32
 
 
 def apply(
-    found: Stored[ConfigRecord] | None, loaded: Loaded, source: str, cluster: str, now: datetime
+    found: Stored[ConfigRecord] | None,
+    loaded: Loaded,
+    source: str,
+    cluster: str,
+    now: datetime,
+    pools: Collection[str] = (),
 ) -> Commit | None:
-    """The commit that brings `loaded` into force; None where it is in force already."""
+    """The commit that brings `loaded` into force; None where it is in force already. `pools` were in force before."""
     if found is not None and found.record.sha256 == loaded.sha256:
         return None
     generation = found.record.generation + 1 if found is not None else 1
@@ -33,7 +39,14 @@ def apply(
     )  # fmt: skip
     kept = CONFIG.key(str(generation))
     expect: dict[AnyKey, int] = {CURRENT: found.revision if found is not None else ABSENT, kept: ABSENT}
-    return Commit(expect=expect, put={CURRENT: record, kept: record}, emit=(event,))
+    retiring = tuple(
+        PoolRetiring(
+            at=now, cluster=cluster, pool=pool, code="retiring", actor="gateway",
+            reason=f"it left the configuration in generation {generation}: nothing is launched or terminated any more",
+        )
+        for pool in sorted(set(pools) - set(loaded.config.pools))
+    )  # fmt: skip
+    return Commit(expect=expect, put={CURRENT: record, kept: record}, emit=(event, *retiring))
 
 
 def reject(found: Stored[ConfigRecord], error: ConfigError, source: str, cluster: str, now: datetime) -> Commit:

@@ -1,12 +1,12 @@
 """Watches the proposed configuration file and commits what it says. See `proposal`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import structlog
 
-from navarch_common.config.load import Loaded, load_file
+from navarch_common.config.load import Loaded, load_file, load_text
 from navarch_common.config.problems import ConfigError
 from navarch_common.config.watch import watch
 from navarch_common.model.cluster import ConfigRecord
@@ -66,9 +66,9 @@ class Proposer:
 
     async def _take(self, loaded: Loaded) -> None:
         while True:
-            commit = proposal.apply(
-                await self._current(), loaded, str(self._path), self._deps.cluster, self._deps.clock.now()
-            )
+            found = await self._current()
+            pools = await asyncio.to_thread(self._pools_of, found.record.text) if found is not None else ()
+            commit = proposal.apply(found, loaded, str(self._path), self._deps.cluster, self._deps.clock.now(), pools)
             self.last_error = ""
             if commit is None:
                 return
@@ -78,6 +78,13 @@ class Proposer:
                 continue
             log.info("configuration in force", file=str(self._path), sha256=loaded.sha256[:12], revision=revision)
             return
+
+    def _pools_of(self, text: str) -> Collection[str]:
+        """The pools of the generation in force. None are known where its text cannot be used here any more."""
+        try:
+            return load_text(text, str(self._path), self._env, insecure=self._insecure).config.pools.keys()
+        except ConfigError:
+            return ()
 
     async def _rejected(self, error: ConfigError, *, fatal: bool) -> None:
         self.last_error = str(error)

@@ -60,9 +60,9 @@ async def test_a_name_cannot_become_another_path() -> None:
 
     asked = client(handler)
     with pytest.raises(ApiError):
-        await asked.node("../config")
-    assert seen == ["/api/v1/nodes/..%2Fconfig"]
-    for name in ("", ".", ".."):
+        await asked.node("..%config?")
+    assert seen == ["/api/v1/nodes/..%25config%3F"]
+    for name in ("", ".", "..", "../config"):
         with pytest.raises(ClientError, match="is not a name"):
             await asked.node(name)
 

@@ -37,7 +37,7 @@ async def test_the_first_bad_message_of_a_source_is_told_at_once(world: World, d
     assert (event.code, event.actor, event.pool, event.node, event.count) == (
         "message-rejected", "health", "training", "n1", 1,
     )  # fmt: skip
-    assert event.reason == "dropped a message on navarch.heartbeat.n1 from n1: not JSON"
+    assert event.reason == "dropped a message on navarch.heartbeat.n1: not JSON"
 
 
 async def test_a_flood_is_counted_in_full_and_told_once_a_minute(world: World, deps: SomeDeps) -> None:
