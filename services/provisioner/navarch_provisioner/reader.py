@@ -6,7 +6,7 @@ What is stale for lack of a reread costs nothing but a conflict: every commit na
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic
 
 from navarch_common.ids import new_node_id
@@ -28,6 +28,8 @@ FRESH_IDS = 64
 """Node ids that one pass may use."""
 READ_TIMEOUT_S = 10.0
 CHUNK = 500
+HEAR_ALL_EVERY = timedelta(seconds=1)
+"""Heartbeats of the whole pool are looked at no more often than health writes them."""
 
 
 class _Family(Generic[R]):
@@ -76,6 +78,8 @@ class PoolReader:
         self._wishes = _Family(store, NODE_WISHES, pool)
         self._commands = _Family(store, COMMAND, pool)
         self._whole_at: datetime | None = None
+        self._work: dict[str, Work] = {}
+        self._heard_at: datetime | None = None
 
     def forget(self) -> None:
         """The next read is a whole one."""
@@ -159,21 +163,33 @@ class PoolReader:
         )
 
     async def _with_work(self, view: PoolView, memory: Memory, notifier: WorkloadNotifier) -> PoolView:
-        """Adds what heartbeats, and for draining nodes the scheduler, say of the work."""
+        """Adds what heartbeats, and for draining nodes the scheduler, say of the work.
+
+        What is about to go is asked for in every pass, all others once a second: a large pool is woken often, and their
+        heartbeats are written no more often than that.
+        """
         now, fresh = self._deps.clock.now(), view.settings.heartbeat_timeout
-        names = [node.node for node in view.nodes.values() if node.phase not in ENDED]
-        nodes = dict(view.nodes)
-        for start in range(0, len(names), CHUNK):
-            chunk = names[start : start + CHUNK]
+        living = {name: node for name, node in view.nodes.items() if node.phase not in ENDED}
+        everyone = self._heard_at is None or now - self._heard_at >= HEAR_ALL_EVERY
+        if everyone:
+            self._heard_at = now
+            self._work = {name: work for name, work in self._work.items() if name in living}
+            memory.idle.keep(set(living))
+        asked = [name for name, node in living.items() if everyone or name not in self._work or _may_go(node)]
+        for start in range(0, len(asked), CHUNK):
+            chunk = asked[start : start + CHUNK]
             for name, beat in zip(chunk, await self._store.beats(chunk), strict=True):
-                node = nodes[name]
+                node = living[name]
                 work = work_of(beat, node.record)
                 if node.phase is Phase.DRAINING:
                     work = await _scheduled(notifier, node.record, work)
-                work = replace(work, idle_since=memory.idle.since(name, work, now, fresh))
-                nodes[name] = replace(node, work=work)
-        memory.idle.keep(set(names))
-        return replace(view, nodes=nodes)
+                self._work[name] = replace(work, idle_since=memory.idle.since(name, work, now, fresh))
+        return replace(view, nodes={**view.nodes, **{n: replace(v, work=self._work[n]) for n, v in living.items()}})
+
+
+def _may_go(node: NodeView) -> bool:
+    """Whether a decision on the node may rest on what works there right now."""
+    return node.phase is Phase.DRAINING or bool(node.open_wishes)
 
 
 async def _scheduled(notifier: WorkloadNotifier, record: NodeRecord, heard: Work) -> Work:
