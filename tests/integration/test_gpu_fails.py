@@ -239,4 +239,5 @@ def test_a_failed_node_stays_and_is_cordoned_where_the_pool_replaces_nothing(pla
     assert plane.living("kept") == {node}
     assert not plane.heard("node.planned")
     assert not plane.heard("node.draining")
-    assert "does not replace failed nodes" in plane.navarch("explain", node)
+    for command in (("explain", node), ("plan", "kept")):
+        assert "does not replace failed nodes" in plane.navarch(*command)

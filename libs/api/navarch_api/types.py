@@ -426,11 +426,22 @@ class PlanStep(View, frozen=True, kw_only=True):
     cost_per_hour_delta: float | None = None
 
 
+class PlanBlocked(View, frozen=True, kw_only=True):
+    """What the next pass would do and may not do yet."""
+
+    pool: str
+    node: str = ""
+    """Empty where it is the pool's own growing or shrinking that waits."""
+    code: str = ""
+    reason: str
+
+
 class Plan(View, frozen=True, kw_only=True):
     """What the next pass would do. Nothing was done."""
 
     steps: tuple[PlanStep, ...]
     changes: bool
+    blocked: tuple[PlanBlocked, ...] = ()
     as_of: datetime | None = None
 
 

@@ -19,6 +19,11 @@ PLAN_COLUMNS: tuple[Column[t.PlanStep], ...] = (
     Column("$/H", lambda step: _delta(step.cost_per_hour_delta), right=True),
     Column("REASON", lambda step: step.reason, flexible=True),
 )
+BLOCKED_COLUMNS: tuple[Column[t.PlanBlocked], ...] = (
+    Column("POOL", lambda wait: wait.pool),
+    Column("NODE", lambda wait: wait.node),
+    Column("BLOCKED", lambda wait: wait.reason, flexible=True),
+)
 LEASE_COLUMNS: tuple[Column[t.LeaseView], ...] = (
     Column("WORK", lambda lease: lease.name),
     Column("HELD BY", lambda lease: lease.owner),
@@ -90,6 +95,9 @@ def plan(
         show_list(
             found.steps, PLAN_COLUMNS, lambda step: step.node or step.pool, session.output, "nothing would change"
         )
+        if found.blocked and session.output is not Output.NAME:
+            console().print()
+            console().print(table(found.blocked, BLOCKED_COLUMNS, wide=True))
     if exit_code and found.changes:
         raise typer.Exit(2)
 

@@ -32,8 +32,15 @@ class _Step(Struct, frozen=True, kw_only=True):
     cost_per_hour_delta: float | None = None
 
 
+class _Blocked(Struct, frozen=True, kw_only=True):
+    reason: str
+    node: str = ""
+    code: str = ""
+
+
 class _Plan(Struct, frozen=True, kw_only=True):
     steps: Annotated[tuple[_Step, ...], Meta(max_length=10_000)] = ()
+    blocked: Annotated[tuple[_Blocked, ...], Meta(max_length=100_000)] = ()
     changes: bool | None = None
     error: str = ""
 
@@ -65,7 +72,12 @@ class Forward:
             for step in plan.steps
         )
         changes = any(bool(plan.steps) if plan.changes is None else plan.changes for plan in plans.values())
-        return t.Plan(steps=steps, changes=changes, as_of=now)
+        blocked = tuple(
+            t.PlanBlocked(pool=pool, node=wait.node, code=wait.code, reason=wait.reason)
+            for pool, plan in plans.items()
+            for wait in plan.blocked
+        )
+        return t.Plan(steps=steps, changes=changes, blocked=blocked, as_of=now)
 
     async def _plan(self, pool: str) -> _Plan:
         subject = f"{self._deps.subjects.prefix}.plan.{check_id(pool, 'pool')}"

@@ -38,12 +38,13 @@ def exhausted(pool: PoolView, view: NodeView, *, hourly: bool) -> Why | None:
     limit = concurrent_limit(pool)
     if view.node not in pool.replacing and len(pool.replacing) >= limit:
         names = ", ".join(sorted(pool.replacing)[:5])
-        return Why("budget-exhausted", f"{len(pool.replacing)} of at most {limit} nodes are being replaced: {names}")
+        text = f"{len(pool.replacing)} being replaced, as many as max_unavailable and surge allow: {names}"
+        return Why("budget-exhausted", text)
     per_hour = pool.config.disruption.max_per_hour
     if hourly and view.node not in pool.replaced_lately and len(pool.replaced_lately) >= per_hour:
         return Why(
             "hourly-budget-exhausted",
-            f"{len(pool.replaced_lately)} nodes were replaced within an hour, at most {per_hour} may be",
+            f"{len(pool.replaced_lately)} nodes were replaced within an hour; disruption.max_per_hour is {per_hour}",
         )
     return None
 

@@ -203,7 +203,7 @@ async def answering(gateway: GatewayWorld, subject: str, reply: bytes) -> "async
 
 
 async def test_the_plan_is_the_provisioners_word(gateway: GatewayWorld) -> None:
-    said = b'{"steps":[{"act":"launch","node":"n8","reason":"3 wanted, 2 there","cost_per_hour_delta":2.5}],"changes":true}'
+    said = b'{"steps":[{"act":"launch","node":"n8","reason":"3 wanted, 2 there","cost_per_hour_delta":2.5}],"changes":true,"blocked":[{"node":"n1","code":"busy","reason":"its work has not left"}]}'
     tasks = [
         await answering(gateway, "navarch.plan.training", said),
         await answering(gateway, "navarch.plan.burst", b'{"steps":[],"changes":false}'),
@@ -217,6 +217,8 @@ async def test_the_plan_is_the_provisioners_word(gateway: GatewayWorld) -> None:
         2.5,
         True,
     )
+    (waits,) = plan.blocked
+    assert (waits.pool, waits.node, waits.code, waits.reason) == ("training", "n1", "busy", "its work has not left")
     assert (await gateway.client.plan("burst")).changes is False
     for task in tasks:
         task.cancel()

@@ -874,15 +874,29 @@ class PlanStep(_message.Message):
     cost_per_hour_delta: float
     def __init__(self, pool: _Optional[str] = ..., node: _Optional[str] = ..., act: _Optional[str] = ..., reason: _Optional[str] = ..., cost_per_hour_delta: _Optional[float] = ...) -> None: ...
 
+class PlanBlocked(_message.Message):
+    __slots__ = ("pool", "node", "code", "reason")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    node: str
+    code: str
+    reason: str
+    def __init__(self, pool: _Optional[str] = ..., node: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class Plan(_message.Message):
-    __slots__ = ("steps", "changes", "as_of")
+    __slots__ = ("steps", "changes", "as_of", "blocked")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    BLOCKED_FIELD_NUMBER: _ClassVar[int]
     steps: _containers.RepeatedCompositeFieldContainer[PlanStep]
     changes: bool
     as_of: _timestamp_pb2.Timestamp
-    def __init__(self, steps: _Optional[_Iterable[_Union[PlanStep, _Mapping]]] = ..., changes: _Optional[bool] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    blocked: _containers.RepeatedCompositeFieldContainer[PlanBlocked]
+    def __init__(self, steps: _Optional[_Iterable[_Union[PlanStep, _Mapping]]] = ..., changes: _Optional[bool] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blocked: _Optional[_Iterable[_Union[PlanBlocked, _Mapping]]] = ...) -> None: ...
 
 class Guard(_message.Message):
     __slots__ = ("name", "active", "level", "pool", "number", "actor", "reason", "at", "until")
