@@ -27,6 +27,7 @@ log = structlog.get_logger("navarch.provider.local")
 ENDED_KEPT = 50
 """Directories of ended machines that are kept, for their logs: the newest."""
 _FORGET_AFTER = timedelta(hours=1)
+_KILLED_WITHIN_S = 2.0
 """None is removed before: until then its token still means it."""
 
 Power = Literal["new", "on", "stopping", "off", "ending", "ended"]
@@ -87,7 +88,7 @@ class Home:
         # A clock that was set moves all start times, and a whole fleet must not be taken for dead over that: the lock
         # that the machine keeps on its directory tells.
         try:
-            return psutil.Process(machine.pid) if self._occupied() else None
+            return psutil.Process(machine.pid) if self.occupied() else None
         except psutil.NoSuchProcess:
             return None
 
@@ -101,7 +102,8 @@ class Home:
             return None
         return descriptor
 
-    def _occupied(self) -> bool:
+    def occupied(self) -> bool:
+        """Whether a process has become this machine, or is about to."""
         try:
             descriptor = os.open(self.path / "alive", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -159,6 +161,10 @@ class Homes:
         home.write(machine)
         return home
 
+    def occupied_drafts(self) -> bool:
+        """Whether a process is about to become a new machine."""
+        return any(Home(path).occupied() for path in self.root.glob(".new-*"))
+
     def make_room(self, home: Home, machine: MachineFile) -> None:
         """Lets an ended machine's node have another machine."""
         home.path.rename(self.root / machine.instance_id)
@@ -194,6 +200,8 @@ class Homes:
             noted = msgspec.json.decode((home.path / "alive").read_bytes(), type=Process)
             if process := process_of(noted.pid, noted.started_at):
                 process.kill()
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    process.wait(timeout=_KILLED_WITHIN_S)
         aside = self.root / f".damaged-{home.path.name}-{uuid.uuid4().hex[:8]}"
         try:
             home.path.rename(aside)
