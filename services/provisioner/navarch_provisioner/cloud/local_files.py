@@ -27,8 +27,8 @@ log = structlog.get_logger("navarch.provider.local")
 ENDED_KEPT = 50
 """Directories of ended machines that are kept, for their logs: the newest."""
 _FORGET_AFTER = timedelta(hours=1)
-_KILLED_WITHIN_S = 2.0
 """None is removed before: until then its token still means it."""
+_KILLED_WITHIN_S = 2.0
 
 Power = Literal["new", "on", "stopping", "off", "ending", "ended"]
 
