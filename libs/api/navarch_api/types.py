@@ -539,7 +539,9 @@ class EventItem(View, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> str:
-        """`node.failed`: the type without its version."""
+        """`node.failed`, `operator.cordon`: what it tells of, as its subject says it."""
+        if self.type.startswith("operator.action.") and self.raw.get("action"):
+            return f"operator.{self.raw['action']}"
         return self.type.rpartition(".")[0] or self.type
 
     @classmethod

@@ -8,7 +8,7 @@ from typer._completion_shared import get_completion_script
 
 from navarch_api import types as t
 from navarch_api.errors import ClientError
-from navarch_cli.output import Column, ago, console, pairs, show_data, show_list, table
+from navarch_cli.output import Column, ago, console, counted, pairs, show_data, show_list, table
 from navarch_cli.session import WRONG, Failure, Output, Session, command
 from navarch_cli.times import seconds
 
@@ -74,6 +74,10 @@ def unfreeze(
     _show_guard(guard, session, "no longer frozen")
 
 
+def _forbidden(guard: t.Guard) -> str:
+    return "nothing is launched or terminated" if guard.level == "all" else f"no {guard.level}"
+
+
 def _show_guard(guard: t.GuardAccepted, session: Session, said: str) -> None:
     if session.output in (Output.JSON, Output.YAML):
         show_data(guard, session.output)
@@ -120,14 +124,23 @@ def status(session: Session) -> None:
                 ("Configuration", f"generation {found.config_generation}"),
                 (
                     "Bus",
-                    f"connected, {found.bus_disconnects} disconnect(s)" if found.bus_connected else "not connected",
+                    f"connected, lost {counted(found.bus_disconnects, 'time')}"
+                    if found.bus_connected
+                    else "not connected",
                 ),
-                ("Outbox", None if found.outbox_events is None else f"{found.outbox_events} event(s) wait"),
+                ("Outbox", None if found.outbox_events is None else f"{counted(found.outbox_events, 'event')} waiting"),
                 (
                     "Safe mode",
                     f"for {ago(found.safe_mode.since)}: {found.safe_mode.reason}" if found.safe_mode else None,
                 ),
-                ("Frozen", "; ".join(f"{g.name}: {g.reason}" for g in found.guards if g.active)),
+                (
+                    "Frozen",
+                    "; ".join(
+                        f"{g.pool or 'all pools'}, {_forbidden(g)}, by {g.actor}: {g.reason}"
+                        for g in found.guards
+                        if g.active
+                    ),
+                ),
                 *(("Backlog", f"{b.consumer}: {b.pending} in {b.stream}") for b in found.backlog if b.pending),
                 *(("Warning", warning) for warning in found.warnings),
             ]
@@ -160,7 +173,10 @@ def completion(
     session: Session,  # noqa: ARG001 - every command has one
     shell: Annotated[str, typer.Argument(help=f"One of {', '.join(SHELLS)}.")],
 ) -> None:
-    """Prints the script that completes commands in a shell: `navarch completion bash > ~/.navarch-completion`."""
+    """Prints the script that completes commands in a shell.
+
+    `navarch completion bash > ~/.navarch-completion`, and source that from `~/.bashrc`.
+    """
     if shell not in SHELLS:
         raise Failure(f"{shell!r} is not one of {', '.join(SHELLS)}", WRONG)
     print(get_completion_script(prog_name="navarch", complete_var="_NAVARCH_COMPLETE", shell=shell))

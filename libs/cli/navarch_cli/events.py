@@ -12,11 +12,11 @@ from navarch_cli.times import moment
 EVENT_COLUMNS: tuple[Column[t.EventItem], ...] = (
     Column("AT", lambda event: clock(event.at)),
     Column("EVENT", lambda event: event.kind),
-    Column("POOL", lambda event: event.pool),
+    Column("POOL", lambda event: event.pool, spare=5),
     Column("NODE", lambda event: event.node),
-    Column("BY", lambda event: event.actor),
-    Column("CODE", lambda event: event.code, wide=True),
-    Column("ID", lambda event: event.id, wide=True),
+    Column("BY", lambda event: event.actor, spare=4),
+    Column("CODE", lambda event: event.code, wide=True, spare=7),
+    Column("ID", lambda event: event.id, wide=True, spare=8),
     Column("REASON", lambda event: event.reason, flexible=True),
 )
 

@@ -45,6 +45,7 @@ def load(entry: EntryPoint) -> Any:
     """The command behind an entry point: a `typer.Typer`, or a function."""
     loaded = entry.load()
     if isinstance(loaded, typer.Typer):
+        loaded.rich_markup_mode = None  # its help looks like ours
         command = get_command(loaded)
     else:
         app = typer.Typer(add_completion=False)

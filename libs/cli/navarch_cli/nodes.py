@@ -49,37 +49,37 @@ def _unheard(node: t.Node) -> str | None:
 
 NODE_COLUMNS: tuple[Column[t.Node], ...] = (
     Column("NODE", lambda node: node.node),
-    Column("POOL", lambda node: node.pool),
+    Column("POOL", lambda node: node.pool, spare=2),
     Column("STATUS", lambda node: node.status),
     Column("HEALTH", lambda node: node.health),
-    Column("PROVIDER", lambda node: node.provider),
-    Column("TYPE", lambda node: node.instance_type),
-    Column("GPUS", lambda node: node.gpus, right=True),
-    Column("HEARTBEAT", lambda node: ago(node.last_heartbeat) or _unheard(node), right=True),
-    Column("AGE", lambda node: ago(node.created_at), right=True),
-    Column("PHASE", lambda node: node.phase, wide=True),
-    Column("REGION", lambda node: node.region, wide=True),
-    Column("ZONE", lambda node: node.zone, wide=True),
-    Column("INSTANCE", lambda node: node.instance_id, wide=True),
-    Column("HOSTNAME", lambda node: node.hostname, wide=True),
-    Column("$/H", lambda node: node.price_per_hour, wide=True, right=True),
-    Column("REPLACES", lambda node: node.replaces, wide=True),
-    Column("REASON", lambda node: node.reason, flexible=True),
+    Column("PROVIDER", lambda node: node.provider, spare=9),
+    Column("TYPE", lambda node: node.instance_type, spare=8),
+    Column("GPUS", lambda node: node.gpus, right=True, spare=7),
+    Column("HEARTBEAT", lambda node: ago(node.last_heartbeat) or _unheard(node), right=True, spare=3),
+    Column("AGE", lambda node: ago(node.created_at), right=True, spare=4),
+    Column("PHASE", lambda node: node.phase, wide=True, spare=5),
+    Column("REGION", lambda node: node.region, wide=True, spare=15),
+    Column("ZONE", lambda node: node.zone, wide=True, spare=14),
+    Column("INSTANCE", lambda node: node.instance_id, wide=True, spare=10),
+    Column("HOSTNAME", lambda node: node.hostname, wide=True, spare=13),
+    Column("$/H", lambda node: node.price_per_hour, wide=True, right=True, spare=16),
+    Column("REPLACES", lambda node: node.replaces, wide=True, spare=6),
+    Column("REASON", lambda node: node.reason, flexible=True, spare=1),
 )
 INSTANCE_COLUMNS: tuple[Column[t.Instance], ...] = (
     Column("INSTANCE", lambda item: item.instance_id),
-    Column("PROVIDER", lambda item: item.provider),
-    Column("NODE", lambda item: item.node),
-    Column("POOL", lambda item: item.pool),
-    Column("STATUS", lambda item: item.status),
+    Column("PROVIDER", lambda item: item.provider, spare=6),
+    Column("NODE", lambda item: item.node, spare=2),
+    Column("POOL", lambda item: item.pool, spare=4),
+    Column("STATUS", lambda item: item.status, spare=3),
     Column("STATE", lambda item: item.state),
-    Column("TYPE", lambda item: item.instance_type),
-    Column("AGE", lambda item: ago(item.launched_at), right=True),
+    Column("TYPE", lambda item: item.instance_type, spare=8),
+    Column("AGE", lambda item: ago(item.launched_at), right=True, spare=5),
     Column("REGION", lambda item: item.region, wide=True),
     Column("ZONE", lambda item: item.zone, wide=True),
     Column("ADDRESS", lambda item: item.address, wide=True),
     Column("SAID", lambda item: ago(item.state_at), wide=True, right=True),
-    Column("$/H", lambda item: item.price_per_hour, right=True),
+    Column("$/H", lambda item: item.price_per_hour, right=True, spare=9),
 )
 
 
@@ -215,15 +215,15 @@ def _sheet(node: t.NodeDetail, *, history: bool, evidence: bool) -> None:
 VERDICT_COLUMNS: tuple[Column[t.Verdict], ...] = (
     Column("ENTITY", lambda verdict: verdict.entity),
     Column("VERDICT", lambda verdict: verdict.status),
-    Column("ACTION", lambda verdict: verdict.action),
-    Column("RULE", lambda verdict: verdict.rule),
-    Column("SINCE", lambda verdict: ago(verdict.since), right=True),
+    Column("ACTION", lambda verdict: verdict.action, spare=1),
+    Column("RULE", lambda verdict: verdict.rule, spare=3),
+    Column("SINCE", lambda verdict: ago(verdict.since), right=True, spare=2),
     Column("REASON", lambda verdict: verdict.reason, flexible=True),
 )
 REASON_COLUMNS: tuple[Column[t.Reason], ...] = (
     Column("AT", lambda reason: clock(reason.at)),
-    Column("BY", lambda reason: reason.actor),
-    Column("CODE", lambda reason: reason.code),
+    Column("BY", lambda reason: reason.actor, spare=1),
+    Column("CODE", lambda reason: reason.code, spare=2),
     Column("WHAT", lambda reason: reason.text, flexible=True),
 )
 
@@ -236,12 +236,12 @@ def _gpu_columns(readings: dict[int, t.GpuReading]) -> tuple[Column[t.Gpu], ...]
     return (
         Column("GPU", lambda gpu: gpu.index, right=True),
         Column("PCI", lambda gpu: gpu.pci),
-        Column("NAME", lambda gpu: gpu.name),
-        Column("UUID", lambda gpu: gpu.uuid),
-        Column("SERIAL", lambda gpu: gpu.serial),
+        Column("NAME", lambda gpu: gpu.name, spare=4),
+        Column("UUID", lambda gpu: gpu.uuid, spare=5),
+        Column("SERIAL", lambda gpu: gpu.serial, spare=6),
         Column("UTIL", lambda gpu: reading(gpu, lambda r: _percent(r.utilization_ratio)), right=True),
         Column("°C", lambda gpu: reading(gpu, lambda r: _whole(r.temperature_c)), right=True),
-        Column("W", lambda gpu: reading(gpu, lambda r: _whole(r.power_w)), right=True),
+        Column("W", lambda gpu: reading(gpu, lambda r: _whole(r.power_w)), right=True, spare=1),
         Column("PROCESSES", lambda gpu: reading(gpu, lambda r: r.process_count), right=True),
     )
 
@@ -285,9 +285,9 @@ def _explain_columns(about: str) -> tuple[Column[t.ExplainItem], ...]:
 
     return (
         Column("AT", lambda item: clock(item.at)),
-        Column("AGO", lambda item: ago(item.at), right=True),
-        Column("BY", lambda item: item.actor),
-        Column("WHAT", lambda item: item.event or item.code),
+        Column("AGO", lambda item: ago(item.at), right=True, spare=3),
+        Column("BY", lambda item: item.actor, spare=2),
+        Column("WHAT", lambda item: item.event or item.code, spare=1),
         Column("WHY", why, flexible=True),
     )
 

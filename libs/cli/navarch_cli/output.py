@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import yaml
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -37,6 +38,12 @@ _STYLES = {
 }
 
 
+_GAP = 2
+"""Between columns."""
+_SENTENCE = 24
+"""What a wrapped column needs to be readable."""
+
+
 @dataclass(frozen=True)
 class Column(Generic[T]):
     """One column: its heading, what it shows of a row, and whether only `-o wide` has room for it."""
@@ -46,7 +53,9 @@ class Column(Generic[T]):
     wide: bool = False
     right: bool = False
     flexible: bool = False
-    """The one that gives way where the terminal is narrow."""
+    """A sentence: it is wrapped where the terminal is narrow."""
+    spare: int = 0
+    """Where a terminal has no room for all columns, the one with the highest goes first. 0: it stays."""
 
 
 def console() -> Console:
@@ -84,19 +93,46 @@ def show_line(value: object) -> None:
 
 
 def table(items: Sequence[T], columns: Sequence[Column[T]], *, wide: bool) -> Table:
+    """Rows under headings. On a terminal too narrow for all of it the columns that matter least give way."""
     shown = [column for column in columns if wide or not column.wide]
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
-    for column in shown:
+    rows = [[cell(column.value(item)) for column in shown] for item in items]
+    room = console().width if sys.stdout.isatty() else None
+    kept = list(range(len(shown))) if room is None else fitting(shown, rows, room)
+    cramped = room is not None and _needs(shown, rows, kept) > room
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for index in kept:
+        column = shown[index]
         drawn.add_column(
             column.heading,
             justify="right" if column.right else "left",
-            no_wrap=not column.flexible,
-            overflow="fold" if column.flexible else "ellipsis",
-            ratio=1 if column.flexible and sys.stdout.isatty() else None,
+            no_wrap=not column.flexible and not cramped,
+            overflow="fold",
+            min_width=_need(column, index, rows) if column.flexible and not cramped else None,
+            ratio=1 if column.flexible and room is not None else None,
         )
-    for item in items:
-        drawn.add_row(*(cell(column.value(item)) for column in shown))
+    for row in rows:
+        drawn.add_row(*(row[index] for index in kept))
     return drawn
+
+
+def fitting(columns: Sequence[Column[T]], rows: Sequence[Sequence[Text]], room: int) -> list[int]:
+    """Which columns to show so that no cell is cut: those without `spare`, and of the others what there is room for."""
+    kept = list(range(len(columns)))
+    while _needs(columns, rows, kept) > room:
+        least = max(kept, key=lambda index: columns[index].spare, default=None)
+        if least is None or not columns[least].spare:
+            break
+        kept.remove(least)
+    return kept
+
+
+def _needs(columns: Sequence[Column[T]], rows: Sequence[Sequence[Text]], kept: Sequence[int]) -> int:
+    return sum(_need(columns[index], index, rows) for index in kept) + _GAP * max(len(kept) - 1, 0)
+
+
+def _need(column: Column[T], index: int, rows: Sequence[Sequence[Text]]) -> int:
+    widest = max([cell_len(column.heading), *(row[index].cell_len for row in rows)])
+    return min(widest, _SENTENCE) if column.flexible else widest
 
 
 def cell(value: object) -> Text:
@@ -137,6 +173,11 @@ def span(seconds: float) -> str:
             rest //= below_size
             return f"{sign}{count}{unit}{rest}{below}" if rest and count < 10 else f"{sign}{count}{unit}"
     return f"{sign}{whole}s"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 event`, `3 events`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def clock(at: datetime) -> str:

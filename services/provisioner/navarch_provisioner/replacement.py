@@ -22,7 +22,7 @@ from navarch_provisioner.answers import answer
 from navarch_provisioner.news import Changed, Why, enter, note, tell
 from navarch_provisioner.steps import Blocked, Step
 from navarch_provisioner.view import NodeView, PoolView
-from navarch_provisioner.wishes import price
+from navarch_provisioner.wishes import asked, price
 
 HEALTH = "health"
 
@@ -335,7 +335,7 @@ def _call_off(pool: PoolView, view: NodeView, now: datetime) -> Step:
 
 def wished(pool: PoolView, view: NodeView, wish: Wish, now: datetime, ids: Iterator[str]) -> Step | Blocked:
     """Begins what an operator's `replace` of a node that has not failed asks for: first another, then this one goes."""
-    why = Why("replace-wished", f"replace wished by {wish.actor}: {wish.reason or 'no reason given'}", wish.actor)
+    why = Why("replace-wished", asked(wish), wish.actor)
     blocked = gates.no_disruption(pool, now)
     if blocked is None and pool.config is not None and not wish.force:
         blocked = budget.exhausted(pool, view, hourly=False)

@@ -57,7 +57,7 @@ def refuse(view: NodeView, wish: Wish, code: str, text: str, now: datetime) -> S
 def _say(view: NodeView, wish: Wish, outcome: Outcome, why: Why, now: datetime) -> Step:
     answers = answer(view.record.answers, wish.id, outcome, why, now)
     record = structs.replace(view.record, answers=answers)
-    said = Why(why.code, f"{wish.verb} wished by {wish.actor}: {why.text}", wish.actor)
+    said = Why(why.code, f"{wish.actor} asked to {wish.verb} it: {why.text}", wish.actor)
     if view.phase not in ENDED:
         record = note(record, said, now, blocked=record.blocked)
     return Step("answer", view.node, said, expect=view.expect(), put={view.key: record})
@@ -74,8 +74,13 @@ def slug(view: NodeView) -> str:
     return view.phase.value.replace("_", "-")
 
 
+def asked(wish: Wish) -> str:
+    """`operator:ada asked to drain it: fan noise`."""
+    return f"{wish.actor} asked to {wish.verb} it" + (f": {wish.reason}" if wish.reason else "")
+
+
 def _why(wish: Wish, code: str) -> Why:
-    return Why(code, f"{wish.verb} wished by {wish.actor}: {wish.reason or 'no reason given'}", wish.actor)
+    return Why(code, asked(wish), wish.actor)
 
 
 def _cordon(pool: PoolView, view: NodeView, wish: Wish, now: datetime) -> Step:

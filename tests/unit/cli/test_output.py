@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from navarch_cli.output import Column, ago, cell, show_list, span
+from navarch_cli.output import Column, ago, cell, fitting, show_list, span
 from navarch_cli.session import Output
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,3 +66,26 @@ def test_wide_columns_appear_only_in_wide_output(capsys: pytest.CaptureFixture[s
     assert "LENGTH" not in capsys.readouterr().out
     show_list(["one"], COLUMNS, str, Output.WIDE, "none")
     assert "LENGTH" in capsys.readouterr().out
+
+
+WIDE = (
+    Column[str]("NAME", lambda word: word),
+    Column[str]("TWICE", lambda word: word * 2, spare=2),
+    Column[str]("REASON", lambda word: f"{word} because of many things, all of them true", flexible=True, spare=1),
+)
+
+
+@pytest.mark.parametrize(
+    ("room", "headings"),
+    [
+        (80, ["NAME", "TWICE", "REASON"]),
+        (46, ["NAME", "TWICE", "REASON"]),
+        (45, ["NAME", "REASON"]),
+        (32, ["NAME", "REASON"]),
+        (31, ["NAME"]),
+        (1, ["NAME"]),
+    ],
+)
+def test_in_a_narrow_terminal_whole_columns_give_way_and_no_name_is_cut(room: int, headings: list[str]) -> None:
+    rows = [[cell(column.value("node-1")) for column in WIDE]]
+    assert [WIDE[index].heading for index in fitting(WIDE, rows, room)] == headings
