@@ -228,6 +228,17 @@ def test_two_failures_at_once_are_healed_one_after_the_other_and_three_nodes_sta
     assert plane.living() == after
 
 
+def test_a_replacement_that_fails_as_soon_as_it_is_there_is_replaced_in_its_turn(plane: Plane) -> None:
+    before = plane.settled(3)
+    node = min(before)
+    plane.prints(node, xid(FALLEN_OFF))
+    ill = plane.hears("node.launched").node
+    plane.prints(ill, xid(FALLEN_OFF))
+    after = plane.healed(node, ill)
+    assert len(after & before) == 2
+    assert plane.living() == after
+
+
 def test_a_failed_node_stays_and_is_cordoned_where_the_pool_replaces_nothing(plane: Plane) -> None:
     (node,) = plane.settled(1, "kept")
     plane.prints(node, xid(FALLEN_OFF))

@@ -54,6 +54,10 @@ def count_statuses(nodes: Iterable[tuple[NodeRecord, HealthRecord | None]]) -> d
     return {status: counts[status] for status in Status}
 
 
+_HEARSAY = "provider-says-"
+"""Codes of what a provider answered when it was asked: part of the story, and no reason for a status."""
+
+
 def reason_of(node: NodeRecord, health: HealthRecord | None) -> str:
     """Why the node has its status, in one sentence; empty where there is nothing to say beyond the word itself."""
     match status_of(node, health):
@@ -68,4 +72,5 @@ def reason_of(node: NodeRecord, health: HealthRecord | None) -> str:
             return node.blocked.text
         case Status.DRAINING if node.drain is not None and node.drain.blocked_by:
             return node.drain.blocked_by
-    return node.reasons[-1].text if node.reasons else node.replacement_reason
+    own = (reason.text for reason in reversed(node.reasons) if not reason.code.startswith(_HEARSAY))
+    return next(own, node.replacement_reason)

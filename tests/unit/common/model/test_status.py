@@ -14,6 +14,10 @@ CORDONED = {"cordons": {"operator:ada": Cordon(reason="upgrade", at=START)}}
 BAD = health(status=HealthStatus.UNHEALTHY, reason="Xid 79")
 
 
+def told(code: str, text: str) -> Reason:
+    return Reason(at=START, code=code, text=text, actor="provisioner")
+
+
 @pytest.mark.parametrize(
     ("fields", "verdict", "status"),
     [
@@ -57,6 +61,11 @@ def test_no_verdict_is_unknown_not_healthy() -> None:
         (CORDONED, health(), "upgrade"),
         ({}, health(status=HealthStatus.DEGRADED, reason="hot"), "hot"),
         ({"replacement_reason": "n3 failed"}, health(), "n3 failed"),
+        (
+            {"reasons": (told("active", "found healthy"), told("provider-says-running", "runs"))},
+            health(),
+            "found healthy",
+        ),
         (
             {"phase": Phase.BOOTING, "blocked": Reason(at=START, code="boot", text="boots", actor="provisioner")},
             None,
