@@ -57,10 +57,8 @@ def destroyed(plane: Plane) -> list[str]:
 def test_a_machine_that_dies_is_suspect_then_gone_by_its_providers_word_and_replaced(plane: Plane) -> None:
     before = plane.settled(3)
     node = min(before)
-    began = time.monotonic()
     plane.signal(node, signal.SIGKILL)
     after = plane.healed(node)
-    assert time.monotonic() - began < DEADLINE_S
     (new,) = after - before
     failed = plane.hears("node.failed", node).event
     assert (failed["cause"], failed["rule"], failed["entity"]) == ("provider-gone", "liveness", "machine")
@@ -83,9 +81,11 @@ def test_a_machine_that_was_cut_off_and_comes_back_in_time_is_the_same_node_and_
 ) -> None:
     before = plane.settled(3)
     node = min(before)
-    stopped.append(plane.signal(node, signal.SIGSTOP))
-    suspect = plane.hears("node.suspect", node).event
-    assert suspect["silent_s"] >= 1.5
+    with plane.listening(f"navarch.probe.{node}") as probes:
+        stopped.append(plane.signal(node, signal.SIGSTOP))
+        suspect = plane.hears("node.suspect", node).event
+        assert suspect["silent_s"] >= 1.5
+        assert plane.until(lambda: probes, "a probe")
     plane.hears("node.cordoned", node)
     plane.until(lambda: plane.node(node).status == "cordoned", "a cordoned node")
     assert plane.node(node).health == "suspect"

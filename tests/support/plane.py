@@ -41,7 +41,7 @@ class Heard:
 
     @property
     def kind(self) -> str:
-        return str(self.event["type"])
+        return str(self.event.get("type", ""))
 
     @property
     def node(self) -> str:
@@ -194,6 +194,17 @@ class Plane:
         return "\n".join(
             f"{one.event['at']} {one.kind:28} {one.node:20} {one.event.get('reason', '')}" for one in self.heard()
         )
+
+    @contextmanager
+    def listening(self, subject: str) -> Iterator[list[Heard]]:
+        """What passes on another subject while it lasts."""
+        runtime = self.fleet.runtime()
+        assert runtime is not None
+        other = Outsider(runtime["nats"], subject)
+        try:
+            yield other.heard
+        finally:
+            other.close()
 
     # --- hands to break it with ---
 
