@@ -50,18 +50,43 @@ class ControlPlane:
         self._own, self._config_file, self._settings = own, config_file, settings
         self._data_dir, self._environ, self._announce = data_dir, environ, announce
         self._insecure = insecure
+        self._opened, self._stop = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled, which is a clean stop. Raises what stopped a service, `NotReady`, `ChildFailed`."""
+        """Until cancelled, which is a clean stop. Raises what stopped a service, `NotReady`, `ChildFailed`.
+
+        A stop that comes while everything is being opened waits for that: there may be machines of a control plane that
+        was killed, and they can be powered off only by whoever reaches their records.
+        """
+        life = asyncio.create_task(self._live(), name="control plane")
+        try:
+            await asyncio.shield(life)
+        except asyncio.CancelledError:
+            if life.cancelled():
+                raise
+            self._stop.set()
+            await self._opened_or_given_up(life)
+            await asyncio.wait({life})
+            if not life.cancelled() and (error := life.exception()) is not None:
+                raise error from None
+            raise
+
+    async def _opened_or_given_up(self, life: asyncio.Task[None]) -> None:
+        opened = asyncio.create_task(self._opened.wait(), name="opened")
+        await asyncio.wait({life, opened}, timeout=self._settings.open_patience_s, return_when=asyncio.FIRST_COMPLETED)
+        opened.cancel()
+        if not self._opened.is_set():
+            life.cancel()
+
+    async def _live(self) -> None:
         self._data_dir.remove_runtime()
         try:
             async with self._surroundings() as around, open_deps(None, around, first_config_wait_s=0) as deps:
                 composition = compose(deps, around, self._config_file, self._data_dir.path)
+                self._opened.set()
                 try:
                     await self._serve(deps, composition, around)
-                except asyncio.CancelledError:
                     await self._power_off(composition)
-                    raise
                 finally:
                     await composition.providers.close()
         finally:
@@ -85,16 +110,22 @@ class ControlPlane:
             )
 
     async def _serve(self, deps: Deps, composition: Composition, around: Surroundings) -> None:
-        """Runs the services until one fails or we are cancelled; does not wait for one that is slow to stop."""
+        """Runs the services until one fails or we are to stop; does not wait for one that is slow to stop."""
+        if self._stop.is_set():
+            return
         services = asyncio.create_task(self._services(deps, composition, around), name="services")
+        stopping = asyncio.create_task(self._stop.wait(), name="stopping")
         try:
-            await asyncio.wait({services})
+            await asyncio.wait({services, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            stopping.cancel()
+            failed = services.done()
             services.cancel()
             _, slow = await asyncio.wait({services}, timeout=self._settings.services_stop_timeout_s)
             if slow:
                 log.warning("services are slow to stop, going on", after_s=self._settings.services_stop_timeout_s)
-        services.result()
+        if failed:
+            services.result()
 
     async def _services(self, deps: Deps, composition: Composition, around: Surroundings) -> None:
         relay = Relay(deps.store, deps.bus, deps.subjects, deps.clock)

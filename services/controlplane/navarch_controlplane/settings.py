@@ -48,9 +48,11 @@ class ControlPlaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     ready_timeout_s: float = 60.0
     """For every service to become ready after the servers have. A long outbox or a large pool is read in seconds."""
-    power_off_timeout_s: float = 5.0
-    """For the machines of a clean stop. Ten seconds are promised for all: this, then services, then servers."""
+    open_patience_s: float = 2.5
+    """For servers and connections to open once a stop has come before they did. Then no services run."""
     services_stop_timeout_s: float = 1.5
+    power_off_timeout_s: float = 6.0
+    """For the machines of a clean stop. Ten seconds are promised for all: services, then this, then servers."""
 
     @classmethod
     def of(cls, config: Config, environ: Mapping[str, str]) -> "ControlPlaneSettings":

@@ -138,7 +138,7 @@ def try_elsewhere(record: NodeRecord, request: LaunchRequest, why: Why, now: dat
 def ask_again(record: NodeRecord, why: Why, now: datetime) -> NodeRecord:
     """The same attempt once more, with the same token: it is proven that the first call made nothing."""
     launch = structs.replace(require_launch(record), called_at=None, error=why.text, error_code=why.code)
-    return enter(record, Phase.PLANNED, why, now, launch=launch)
+    return enter(record, Phase.PLANNED, why, now, launch=launch, powered_off=False)
 
 
 def launch_failed(record: NodeRecord, cluster: str, why: Why, now: datetime) -> Changed:
@@ -202,6 +202,23 @@ def terminated(record: NodeRecord, cluster: str, why: Why, now: datetime) -> Cha
         lived_s=max((now - record.created_at).total_seconds(), 0.0),
     )  # fmt: skip
     return Changed(ended, (event,))
+
+
+# --- a clean stop, and the start after it ---
+
+
+def powered_off(record: NodeRecord, why: Why, now: datetime) -> NodeRecord:
+    """Its machine goes with us, by our own hand. Of a launch in the air it says: whatever machine it made is off, and from
+    then on none is made, so that a lookup which finds none is proof."""
+    return note(record, why, now, powered_off=True)
+
+
+def boots_again(record: NodeRecord, why: Why, now: datetime, timeout: timedelta | None) -> NodeRecord:
+    """Its machine was told to boot. One that was not usable yet has its time to register once more, from now."""
+    launch = record.launch
+    if launch is not None and timeout is not None and record.phase in (Phase.BOOTING, Phase.VALIDATING):
+        launch = structs.replace(launch, deadline=max(launch.deadline, now + timeout))
+    return note(record, why, now, powered_off=False, launch=launch)
 
 
 # --- what agents report ---

@@ -13,7 +13,7 @@ from msgspec import structs
 from navarch_common.model.base import AnyKey
 from navarch_common.model.node import ENDED, NodeRecord, Phase, ProviderState
 from navarch_provisioner import bootstrap, budget, lifecycle, placement, sizing, supply
-from navarch_provisioner.cloud.base import CloudError, Machine
+from navarch_provisioner.cloud.base import CloudError, Machine, NotFound
 from navarch_provisioner.lifecycle import UNPROVEN
 from navarch_provisioner.news import Why, note
 from navarch_provisioner.placement import Offer
@@ -50,7 +50,7 @@ def settle(pool: PoolView, view: NodeView, outcome: Outcome, now: datetime) -> S
             return None
         return _launch(pool, view, outcome, now)
     if outcome.call == "power-on":
-        return _powered_on(view, outcome, now)
+        return _powered_on(pool, view, outcome, now)
     return _looked_at(pool, view, outcome, now)
 
 
@@ -95,7 +95,7 @@ def _not_found(pool: PoolView, view: NodeView, now: datetime) -> Step | None:
     """Not there: proof only once the call, wherever it was made, can no longer have an effect."""
     launch = lifecycle.require_launch(view.record)
     began = launch.called_at or view.record.phase_since
-    if now < began + pool.settings.timings.proof_after:
+    if not view.record.powered_off and now < began + pool.settings.timings.proof_after:
         if view.phase is Phase.LAUNCH_UNKNOWN:
             return None
         why = Why("launch-unknown", "the copy that launched it is gone, and no machine is there yet")
@@ -166,11 +166,17 @@ def newborn(pool: PoolView, view: NodeView, now: datetime) -> bool:
     return young and view.record.registration is None
 
 
-def _powered_on(view: NodeView, outcome: Outcome, now: datetime) -> Step | None:
+def _powered_on(pool: PoolView, view: NodeView, outcome: Outcome, now: datetime) -> Step | None:
+    """It boots, or there is nothing to boot: health judges that. Anything else is tried again."""
     if outcome.unknown or outcome.withheld or not view.record.powered_off:
         return None
-    if outcome.error is not None:
+    if isinstance(outcome.error, NotFound):
         why = Why("power-on-failed", f"it could not be booted again: {outcome.error}"[:500])
+    elif outcome.error is not None:
+        why = Why("power-on-refused", f"it boots again later: {outcome.error}"[:500])
+        told = view.record.reasons[-1:] and view.record.reasons[-1].code == why.code
+        return None if told else _write(view, note(view.record, why, now), why)
     else:
         why = Why("powered-on", "its machine boots again after the clean stop")
-    return _write(view, note(view.record, why, now, powered_off=False), why)
+    timeout = pool.config.registration_timeout if pool.config is not None else None
+    return _write(view, lifecycle.boots_again(view.record, why, now, timeout), why)

@@ -103,7 +103,7 @@ def _next(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> 
         return _fold(pool, view, now)
     if view.phase in ENDED:
         return _after_life(pool, view, now)
-    if view.record.powered_off:
+    if view.record.powered_off and view.phase not in lifecycle.UNPROVEN:
         return _power_on(pool, view, now)
     if view.node in pool.in_flight:
         return None

@@ -83,6 +83,14 @@ class Cloud:
         await self._ledger.settled()
         await self._hosts.gone(instance_id)
 
+    async def shut_down(self, cluster: str, provider: str) -> bool:
+        """Powers all of them off at once, also what a late call makes meanwhile. Tells whether the cloud's process ends,
+        which it does when no machine is on."""
+        while off := self._world.shut_down(cluster, provider):
+            await self._ledger.settled()
+            await self._hosts.all_gone(off)
+        return self.leave()
+
     async def power_on(self, instance_id: str, tags: Tags) -> None:
         self._world.power_on(instance_id, tags)
         await self._ledger.settled()

@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -132,9 +132,14 @@ class Hosts:
 
     async def gone(self, instance_id: str) -> None:
         """Returns when the machine's latest boot, which was ended, has said goodbye, or has had the time for it."""
-        socket = self._leaving.get(instance_id)
-        if socket is not None and socket.task is not None:
-            await asyncio.wait({socket.task}, timeout=GOODBYE_S)
+        await self.all_gone([instance_id])
+
+    async def all_gone(self, instance_ids: Iterable[str]) -> None:
+        """The same for many, within the time that one has."""
+        sockets = [self._leaving[name] for name in instance_ids if name in self._leaving]
+        goodbyes = {socket.task for socket in sockets if socket.task is not None}
+        if goodbyes:
+            await asyncio.wait(goodbyes, timeout=GOODBYE_S)
 
     async def _live(self, machine: FakeMachine, socket: _Socket) -> None:
         try:

@@ -19,6 +19,7 @@ from navarch_provisioner.cloud.fake_wire import (
     Leaving,
     MachineList,
     Order,
+    ShutDown,
     Trouble,
 )
 from navarch_sim.fake_cloud.cloud import Cloud
@@ -55,6 +56,7 @@ def application(cloud: Cloud) -> Starlette:
         Route(f"{machine}/fail", _sheltered(api.fail), methods=["POST"]),
         Route("/v1/weather", _sheltered(api.weather), methods=["GET"]),
         Route("/v1/weather", _sheltered(api.change_weather), methods=["PATCH"]),
+        Route("/v1/shut-down", _sheltered(api.shut_down), methods=["POST"]),
         Route("/v1/leave", _sheltered(api.leave), methods=["POST"]),
     ]
     return Starlette(routes=routes)
@@ -92,6 +94,10 @@ class _Api:
 
     async def change_weather(self, request: Request) -> object:
         return await self._cloud.change_weather(await _read(request, Forecast))
+
+    async def shut_down(self, request: Request) -> object:
+        whose = await _read(request, ShutDown)
+        return Leaving(await self._cloud.shut_down(whose.cluster, whose.provider))
 
     async def leave(self, _: Request) -> object:
         return Leaving(self._cloud.leave())

@@ -139,6 +139,17 @@ class World:
         if machine.power == "on":
             self._change(msgspec.structs.replace(machine, power="off", graceful=True))
 
+    def shut_down(self, cluster: str, provider: str) -> list[str]:
+        """Powers off all machines of one entry of a cluster's configuration; returns which were on."""
+        on = [
+            machine
+            for machine in self._machines.values()
+            if machine.power == "on" and (machine.request.cluster, machine.request.provider) == (cluster, provider)
+        ]
+        for machine in on:
+            self._change(msgspec.structs.replace(machine, power="off", graceful=True))
+        return [machine.instance_id for machine in on]
+
     def power_on(self, instance_id: str, tags: Tags) -> None:
         machine = self._ours(instance_id, tags)
         if machine.power == "off":

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from navarch_common.clock import Clock
 from navarch_common.errors import NavarchError
@@ -153,3 +153,16 @@ class CloudProvider(Protocol):
     async def power_on(self, instance_id: str, tags: Tags) -> None: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class HostedHere(Protocol):
+    """What a provider offers besides whose machines may run on this computer, and then go down with a clean stop."""
+
+    @property
+    def hosted_here(self) -> bool: ...
+
+    async def shut_down(self, cluster: str) -> None:
+        """Powers off all machines of `cluster`, whatever made or ended them a moment ago: when it returns, none of them
+        runs, and no earlier call makes another. Machines that were being terminated are ended. Raises `CloudError`."""
+        ...

@@ -5,6 +5,8 @@ The child keeps its machines in `DATA_DIR/fake-cloud/<provider>/`. It outlives u
 """
 
 import asyncio
+import fcntl
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -27,7 +29,16 @@ from navarch_provisioner.cloud.base import (
     UnknownOutcome,
     Upstream,
 )
-from navarch_provisioner.cloud.fake_wire import Forecast, Leaving, MachineList, Order, Running, Trouble, Weather
+from navarch_provisioner.cloud.fake_wire import (
+    Forecast,
+    Leaving,
+    MachineList,
+    Order,
+    Running,
+    ShutDown,
+    Trouble,
+    Weather,
+)
 from navarch_provisioner.cloud.processes import command_of, inherited_environment, process_of, start_apart
 
 log = structlog.get_logger("navarch.provider.fake")
@@ -64,6 +75,7 @@ class ChildCloud:
         self._directory = directory.resolve()
         self._starting = asyncio.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._start_under_way: asyncio.Task[str] | None = None
         self._url = ""
 
     async def url(self) -> str:
@@ -72,14 +84,49 @@ class ChildCloud:
             return self._url
         async with self._starting:
             if not self._url:
-                found = await asyncio.to_thread(self.running)
-                self._url = found or await self._started()
+                # Not cut off with whoever asked: a cloud that was begun must be known of, or nobody ends it.
+                if self._start_under_way is None or self._start_under_way.done():
+                    self._start_under_way = asyncio.create_task(self._found_or_started(), name="start fake cloud")
+                    self._start_under_way.add_done_callback(_heard)
+                self._url = await asyncio.shield(self._start_under_way)
             return self._url
 
     def lost(self, url: str) -> None:
         """It did not answer there: look again before the next call."""
         if self._url == url:
             self._url = ""
+
+    async def running_soon(self) -> str | None:
+        """Where it listens, once a start under way is through; None where it does not run and nobody starts it."""
+        if self._start_under_way is not None:
+            await asyncio.wait({self._start_under_way})
+        while (url := await asyncio.to_thread(self.running)) is None and await asyncio.to_thread(self._occupied):
+            await asyncio.sleep(_POLL_S)
+        return url
+
+    async def ended(self) -> None:
+        """Returns when it runs no more."""
+        while await asyncio.to_thread(self._occupied):
+            await asyncio.sleep(_POLL_S)
+        if self._child is not None:
+            await asyncio.to_thread(self._child.wait)
+
+    def _occupied(self) -> bool:
+        """Whether a cloud has the directory."""
+        try:
+            descriptor = os.open(self._directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    async def _found_or_started(self) -> str:
+        return await asyncio.to_thread(self.running) or await self._started()
 
     async def _started(self) -> str:
         trouble = "it did not say anything"
@@ -121,6 +168,12 @@ class ChildCloud:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         arguments = [*command_of(*_PROGRAM), "--data-dir", str(self._directory)]
         return start_apart(arguments, inherited_environment(), self._directory / "cloud.log")
+
+
+def _heard(start: "asyncio.Task[str]") -> None:
+    """Whoever asked may have gone before it failed."""
+    if not start.cancelled() and start.exception() is not None:
+        log.info("the fake cloud did not start")
 
 
 class FakeCloud:
@@ -166,6 +219,19 @@ class FakeCloud:
 
     async def power_on(self, instance_id: str, tags: Tags) -> None:
         await self._act(instance_id, "power-on", tags)
+
+    @property
+    def hosted_here(self) -> bool:
+        return self._child is not None
+
+    async def shut_down(self, cluster: str) -> None:
+        """In one call, however many machines there are. The cloud itself ends with the last of them."""
+        if self._child is None or (url := await self._child.running_soon()) is None:
+            return
+        body = ShutDown(cluster=cluster, provider=self._name)
+        leaving = await self._send("POST", f"{url}/v1/shut-down", Leaving, body, effect=True)
+        if leaving.leaving:
+            await self._child.ended()
 
     async def close(self) -> None:
         """Machines live on. A child that has none to look after ends."""

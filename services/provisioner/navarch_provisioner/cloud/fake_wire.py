@@ -6,6 +6,7 @@
     POST /v1/machines/{id}/{act}               Tags -> {}                 terminate, power-off, power-on
     POST /v1/machines/{id}/fail                -> {}                      its host burns down: for tests and drills
     GET, PATCH /v1/weather                     Forecast -> Weather
+    POST /v1/shut-down                         ShutDown -> Leaving        power all of them off, then leave
     POST /v1/leave                             -> Leaving                 end yourself, unless a machine is on
 
 Whatever is refused comes as `Trouble` with a status of 4xx or 5xx.
@@ -69,6 +70,13 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def over(self, weather: Weather) -> Weather:
         given = {name: getattr(self, name) for name in self.__struct_fields__ if getattr(self, name) is not UNSET}
         return msgspec.structs.replace(weather, **given)
+
+
+class ShutDown(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose machines go off."""
+
+    cluster: Annotated[str, Meta(min_length=1, max_length=63)]
+    provider: Annotated[str, Meta(min_length=1, max_length=63)]
 
 
 class Leaving(msgspec.Struct, frozen=True):

@@ -74,10 +74,17 @@ class LocalCloud:
         self._clock = clock
         self._grace_s = grace_s
         self._children: list[subprocess.Popen[bytes]] = []
+        self._boots: set[asyncio.Task[int | None]] = set()
+        """Under way, whether or not somebody still waits for them."""
+        self._shut = False
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def hosted_here(self) -> bool:
+        return True
 
     async def launch(self, request: LaunchRequest) -> Machine:
         check_id(request.node, "node")
@@ -142,6 +149,21 @@ class LocalCloud:
             if status not in {None, ALREADY_RUNS}:
                 raise Upstream(f"node {held.machine.request.node} did not boot: its starter ended with status {status}")
 
+    async def shut_down(self, cluster: str) -> None:
+        self._shut = True
+        while self._boots:
+            await asyncio.wait(self._boots)
+        while await asyncio.to_thread(self._homes.occupied_drafts):  # Begun by a process that was killed over it.
+            await asyncio.sleep(_POLL_S)
+        mine = [
+            machine
+            for _, machine in await asyncio.to_thread(lambda: list(self._homes.all()))
+            if (machine.request.cluster, machine.request.provider) == (cluster, self._name)
+        ]
+        done = await asyncio.gather(*map(self._shut_one, mine), return_exceptions=True)
+        if errors := [error for error in done if isinstance(error, BaseException)]:
+            raise errors[0]
+
     async def close(self) -> None:
         """Machines live on."""
         self._reap()
@@ -197,6 +219,20 @@ class LocalCloud:
         finally:
             os.close(lock)
 
+    async def _shut_one(self, machine: MachineFile) -> None:
+        """Off, or ended where that was begun. One that is gone already stays so, for its node to be judged by."""
+        if machine.power in {"off", "ended"}:
+            return
+        async with self._held(machine.instance_id, _tags(machine.request)) as held:
+            if held is None or (held.machine.power == "on" and held.home.process(held.machine) is None):
+                return
+            if held.machine.power == "ending":
+                await self._end(held, "ending")
+                await self._write(held, "ended")
+            elif held.machine.power in {"on", "stopping"}:
+                await self._end(held, "stopping")
+                await self._write(held, "off")
+
     def _existing(self, instance_id: str, held: _Held | None) -> _Held:
         if held is None or _state(held.home, held.machine) is ProviderState.GONE or held.machine.power == "ending":
             raise NotFound(f"there is no machine {instance_id} any more")
@@ -249,7 +285,34 @@ class LocalCloud:
         return False
 
     async def _boot(self, draft: Home, machine: MachineFile, home: Path, *, lock: int = -1) -> int | None:
-        """Starts a process that becomes the machine. Returns None once it has, else the status with which it ended."""
+        """Starts a process that becomes the machine. Returns None once it has, else the status with which it ended.
+
+        A boot is not cut off with whoever asked for it: `shut_down` must know of every process that may become a machine.
+        """
+        if self._shut:
+            raise Upstream(f"{machine.instance_id} is not started: this computer's machines are being shut down")
+        kept_lock = os.dup(lock) if lock >= 0 else -1
+        boot = asyncio.create_task(
+            self._boot_through(draft, machine, home, kept_lock), name=f"boot/{machine.instance_id}"
+        )
+        self._boots.add(boot)
+        boot.add_done_callback(self._booted)
+        return await asyncio.shield(boot)
+
+    def _booted(self, boot: asyncio.Task[int | None]) -> None:
+        self._boots.discard(boot)
+        if not boot.cancelled() and (error := boot.exception()) is not None:
+            log.info("machine did not boot", provider=self._name, error=str(error))
+
+    async def _boot_through(self, draft: Home, machine: MachineFile, home: Path, lock: int) -> int | None:
+        """`_boot`, to its end. The lock is handed to it."""
+        try:
+            return await self._start(draft, machine, home, lock)
+        finally:
+            if lock >= 0:
+                os.close(lock)
+
+    async def _start(self, draft: Home, machine: MachineFile, home: Path, lock: int) -> int | None:
         boot_id = uuid.uuid4().hex
         arguments = [
             sys.executable,

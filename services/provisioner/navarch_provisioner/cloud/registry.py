@@ -14,7 +14,7 @@ import structlog
 from navarch_common.config import ProviderConfig
 from navarch_common.config.providers import provider_type
 from navarch_common.errors import NavarchError
-from navarch_provisioner.cloud.base import CloudProvider, ProviderContext
+from navarch_provisioner.cloud.base import CloudProvider, HostedHere, ProviderContext
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +75,15 @@ class Providers:
                 # Calls may be under way on it; it is closed with the process.
                 self._replaced.append(self._open[name])
             self._open[name], self._configs[name] = made, config
+
+    @property
+    def hosted_here(self) -> dict[str, list[HostedHere]]:
+        """By name, those whose machines run on this computer; with what they were replaced by, newest first."""
+        found: dict[str, list[HostedHere]] = {}
+        for provider in (*self._open.values(), *reversed(self._replaced)):
+            if isinstance(provider, HostedHere) and provider.hosted_here:
+                found.setdefault(provider.name, []).append(provider)
+        return found
 
     async def close(self) -> None:
         """Closes what this registry has opened."""
