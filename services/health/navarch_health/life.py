@@ -49,7 +49,6 @@ def heard(record: HealthRecord, node: NodeRecord, boot_id: str, driver_state: st
         return None
     draft = structs.replace(record, entities=entities, silent_since=silent)
     if silent is None and record.silent_since is not None:
-        draft = structs.replace(draft, provider_asked=False)
         away = (context.now - record.silent_since).total_seconds()
         told = _told("heard-again", f"heard again after {away:.0f} s of silence", context)
         return settle(record, draft, node, context, told=told)

@@ -238,10 +238,5 @@ class Alarm(Event, frozen=True, kw_only=True, tag="cluster.alarm.v1"):
     KIND: ClassVar[str] = "cluster.alarm"
 
 
-class LimitReached(Event, frozen=True, kw_only=True, tag="cluster.limit-reached.v1"):
-    KIND: ClassVar[str] = "cluster.limit-reached"
-    limit: Name = ""
-
-
 ALL: tuple[type[Event], ...] = tuple(Event.__subclasses__())
 """Every kind of event, in the order of this file."""

@@ -129,7 +129,6 @@ class HealthRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Per boot id the highest report sequence folded in."""
     silent_since: datetime | None = None
     """The last heartbeat before the node fell silent, while it is suspect from silence."""
-    provider_asked: bool = False
     failure_id: Name = ""
     """Set when the node failed: one per node, generation and failure. Names the budget holder and the event."""
     failed_at: datetime | None = None
