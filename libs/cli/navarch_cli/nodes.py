@@ -19,9 +19,9 @@ from navarch_cli.session import (
     Failure,
     Output,
     Session,
+    about,
     command,
     complain,
-    hint,
     status_of,
 )
 from navarch_cli.times import moment, seconds
@@ -448,7 +448,7 @@ def _ask_for(
             try:
                 accepted = client.wish_node(node, verb, reason=reason, force=force)
             except ClientError as error:
-                complain(f"{node}: {hint(error)}")
+                complain(about(node, error))
                 worst = max(worst, status_of(error))
                 continue
             results.append(as_dict(accepted))
@@ -482,7 +482,7 @@ def _preview(client: Client, verb: t.NodeVerb, nodes: list[str], output: Output,
         show_data(previews, output)
         return
     for preview in previews:
-        print(f"{preview.node}: {preview.would}")
+        print(preview.would)
 
 
 def _confirm(verb: str, nodes: list[str]) -> None:

@@ -158,7 +158,7 @@ def _show_preview(preview: t.WishPreview, session: Session) -> None:
     if session.output in (Output.JSON, Output.YAML):
         show_data(preview, session.output)
     else:
-        print(f"{preview.pool}: {preview.would}")
+        print(preview.would)
 
 
 def _show_accepted(client: Client, accepted: t.WishAccepted, what: str, session: Session, *, wait: bool) -> None:

@@ -83,7 +83,15 @@ def hint(error: ClientError) -> str:
     """The error, and what to try where that is not plain from it."""
     if isinstance(error, Unreachable):
         return f"{error}; is the control plane running? Start one with `navarch up`, or name it with --server"
+    if isinstance(error, ApiError) and error.code == "busy":
+        return str(error).replace("or use force", "or use --force")
     return str(error)
+
+
+def about(subject: str, error: ClientError) -> str:
+    """The error with what it is about in front, unless it says that itself."""
+    text = hint(error)
+    return text if subject in text else f"{subject}: {text}"
 
 
 def _actor() -> str:

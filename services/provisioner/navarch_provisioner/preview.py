@@ -29,7 +29,7 @@ def _step(pool: PoolView, step: Step) -> dict[str, object]:
         "code": step.why.code,
         "reason": step.why.text,
         "actor": step.why.actor,
-        "cost_per_hour_delta": round(_delta(pool, step), 4),
+        "cost_per_hour_delta": round(_delta(pool, step), 4) + 0.0,  # never -0.0
     }
 
 

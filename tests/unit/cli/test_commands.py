@@ -138,7 +138,7 @@ def test_a_dry_run_asks_nothing_and_changes_nothing(server: Server) -> None:
         {"verb": "terminate", "node": "training-k7x2mpd", "would": "drain it and end its machine"},
     )
     result = navarch(server, "terminate", "training-k7x2mpd", "--dry-run")
-    assert (result.exit_code, result.output) == (0, "training-k7x2mpd: drain it and end its machine\n")
+    assert (result.exit_code, result.output) == (0, "drain it and end its machine\n")
     assert "dry_run=1" in server.seen[0][0]
 
 
@@ -226,11 +226,25 @@ def test_plan_exits_with_two_when_something_would_change(server: Server) -> None
 
 
 def test_scale_says_when_it_is_refused(server: Server) -> None:
-    refusal = problem(409, "out-of-bounds", "9 is over max_nodes 5")
-    server.routes["POST pools/training/wishes"] = (409, refusal)
+    refusal = problem(422, "out-of-bounds", "9 is over max_nodes 5") | {"field": "nodes"}
+    server.routes["POST pools/training/wishes"] = (422, refusal)
     result = navarch(server, "pool", "scale", "training", "--nodes", "9")
     assert result.exit_code == 1
     assert "over max_nodes 5" in result.output
+
+
+def test_a_busy_node_is_said_once_and_the_flag_is_named(server: Server) -> None:
+    node = NODE["node"]
+    refusal = problem(409, "busy", f"{node} is busy: processes hold GPU 0; drain it first, or use force")
+    server.routes[f"POST nodes/{node}/wishes"] = (409, refusal)
+    result = navarch(server, "terminate", node, "--yes")
+    assert result.exit_code == 1
+    assert result.output == f"navarch: {node} is busy: processes hold GPU 0; drain it first, or use --force\n"
+
+
+def test_a_name_that_would_be_another_path_is_a_wrong_command(server: Server) -> None:
+    assert navarch(server, "get", "../config").exit_code == 2
+    assert server.seen == []
 
 
 @pytest.mark.parametrize("text", ["5", "m", "-5m", "5x", "99999d"])
