@@ -77,6 +77,7 @@ class AutoscalerService:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._leases.run(), name="autoscaler-leases")
             tasks.create_task(self._demand.run(), name="autoscaler-demand")
+            tasks.create_task(self._demand.keep_up(), name="autoscaler-demand-keep-up")
             tasks.create_task(self._follow_events(), name="autoscaler-events")
             tasks.create_task(self._follow_config(), name="autoscaler-config")
             tasks.create_task(self._reconciler.run(), name="autoscaler-reconcile")

@@ -9,7 +9,10 @@ from msgspec import structs
 from fixtures.records import node_record
 from fixtures.world import World
 from navarch_autoscaler.main import build
+from navarch_autoscaler.metrics.nats import LOOK_S, NatsQueueDepths
 from navarch_autoscaler.service import AutoscalerService
+from navarch_common.bus.memory import MemoryServer
+from navarch_common.clock import ManualClock
 from navarch_common.events.codec import encode
 from navarch_common.events.kinds import MessageRejected, PoolResized
 from navarch_common.events.messages import Heartbeat
@@ -18,6 +21,7 @@ from navarch_common.model.gpu import GpuSample
 from navarch_common.model.node import NODE, Phase
 from navarch_common.model.pool import POOL, PoolRecord
 from navarch_common.model.wish import POOL_WISH, PoolWish, Wish
+from navarch_common.rejects import Rejects
 from navarch_common.store.base import Beat, Stored
 from support.deps import make_deps, running, until
 
@@ -71,6 +75,48 @@ async def test_what_was_said_before_it_started_is_remembered(world: World) -> No
     await world.bus.publish_durable("navarch.metrics.queue.training.slurm", b'{"queue_depth": 55}', msg_id="1")
     async with running(service_of(world)):
         await Watch(world).desired(6)
+
+
+async def test_what_was_said_while_the_bus_was_away_is_read_afterwards(world: World) -> None:
+    _, others = world.another_process()
+    async with running(service_of(world)):
+        watch = Watch(world)
+        await others.publish("navarch.metrics.queue.training", b"60")
+        await watch.desired(6)
+        world.bus.lose_connection()
+        world.advance(1)
+        await others.publish("navarch.metrics.queue.training", b"40")
+        await asyncio.sleep(0.02)
+        await watch.desired(6)
+        world.bus.restore_connection()
+        await watch.desired(4)
+
+
+async def test_a_word_that_was_heard_is_not_heard_again_when_it_is_read(world: World) -> None:
+    ahead = ManualClock(world.clock.now() + timedelta(seconds=5))
+    bus = MemoryServer(ahead).connect()
+    await bus.ensure_streams(world.subjects.streams())
+    rejects = Rejects(make_deps(world, "autoscaler", QUEUED), service="autoscaler")
+    woken: list[str] = []
+    depths = NatsQueueDepths(
+        bus, world.subjects, world.clock, rejects, knows=lambda pool: pool == "training", wake=woken.append
+    )
+    tasks = [asyncio.ensure_future(depths.run()), asyncio.ensure_future(depths.keep_up())]
+    await asyncio.sleep(0.01)
+    await bus.publish("navarch.metrics.queue.training", b"90")
+    await until(lambda: woken, "the word is heard")
+    heard = depths.demand("training", world.clock.now())
+    assert heard is not None
+    bus.lose_connection()
+    bus.restore_connection()
+    await asyncio.sleep(2 * LOOK_S)
+    after = depths.demand("training", world.clock.now())
+    assert after is not None
+    assert after.heard_at == heard.heard_at
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await bus.close()
 
 
 async def test_sources_are_added_up(world: World) -> None:
