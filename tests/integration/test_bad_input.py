@@ -129,7 +129,6 @@ def still_works(plane: Plane, node: str) -> None:
     """Demand is heard, an agent reports, a wish is fulfilled: nobody fell over."""
     plane.outsider.publish("navarch.metrics.queue.training", b"20")
     plane.settled(2)
-    plane.outsider.publish("navarch.metrics.queue.training", b"10")
     plane.navarch("cordon", node, "--wait")
     plane.navarch("uncordon", node, "--wait")
     seen = plane.node(node).last_heartbeat
