@@ -17,10 +17,11 @@ install = if command -v uv >/dev/null 2>&1; \
 	"$$@" -c constraints.txt hatchling editables && \
 	"$$@" -c constraints.txt --no-build-isolation $(MEMBERS:%=-e %) $(1)
 
-.PHONY: help up install test lint format bench clean
+.PHONY: help up install test chaos lint format bench clean
 help:
 	@echo "make up       run a fleet here: installs the runtime into $(VENV), then starts navarch up (options: ARGS=...)"
 	@echo "make test     run every test that needs nothing from outside"
+	@echo "make chaos    kill, hang and break everything at random, and check that nothing is lost (SECONDS=600 SEED=7)"
 	@echo "make install  install everything, test tools included"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make format   let ruff format and fix"
@@ -34,6 +35,12 @@ install: $(TOOLS)
 
 test: $(TOOLS)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The seed is printed: with the same one the same things are done, though not at the same instants.
+chaos: SECONDS ?= 120
+chaos: SEED ?= $(shell date +%s)
+chaos: $(TOOLS)
+	@NAVARCH_CHAOS_SECONDS=$(SECONDS) NAVARCH_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -s $(PYTEST_ARGS)
 
 lint: $(TOOLS)
 	@$(BIN)/ruff check .
