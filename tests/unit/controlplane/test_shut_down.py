@@ -137,3 +137,11 @@ def test_a_simulated_cloud_shuts_all_down_in_one_step_and_forgets_none() -> None
     assert {machine.state for machine in world.machines("c")} == {ProviderState.STOPPING}
     assert (world.on, world.get(elsewhere.instance_id).state) == (1, ProviderState.PENDING)
     assert changes[-50:] == ["off"] * 50
+
+
+async def test_a_provider_that_is_only_closed_as_a_service_on_its_own_does_lets_its_machines_live(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    await cloud.launch(request())
+    await cloud.close()
+    assert len(processes(tmp_path)) == 1
