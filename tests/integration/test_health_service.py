@@ -329,6 +329,23 @@ async def test_absurd_numbers_in_a_heartbeat_are_refused(world: World, wrong: st
         assert (await rig.health(NAMES[0])).status == STATUS.HEALTHY
 
 
+async def test_a_node_whose_record_is_younger_than_our_last_look_is_nobodys_impostor(world: World) -> None:
+    rig = await fleet_of(world, NAMES[0])
+    async with rig.running():
+        await rig.step()
+        await plant(world, NAMES[1])
+        await rig.beat(NAMES[1])
+        await rig.beat("nobody-knows")
+        for _ in range(3):
+            await rig.step()
+            await rig.beat(NAMES[1])
+            await rig.beat("nobody-knows")
+        await until(lambda: b"rejected_total" in rig.deps.metrics.render()[0], "the unknown one is told of")
+    told = [event.reason for event in await world.events("cluster.message-rejected")]
+    assert len(told) == 1
+    assert "no record of node nobody-knows" in told[0]
+
+
 def encode_beat(name: str) -> str:
     return (
         f'{{"type":"heartbeat.v1","node":"{name}","pool":"training","generation":1,"boot_id":"{BOOT}","sequence":7,'

@@ -61,6 +61,8 @@ class Fleet:
         self._revisions = {NODE.name: 0, HEALTH.name: 0}
         self._full_at: datetime | None = None
         self._fresh: set[str] = set()
+        self.looks_begun = self.looks_done = 0
+        """How often the records were looked at; `looks_done` is the number of the last look that came to its end."""
         self.nodes: dict[str, Stored[NodeRecord]] = {}
         self.health: dict[str, Stored[HealthRecord]] = {}
         self.tracked: dict[str, Tracked] = {}
@@ -78,6 +80,8 @@ class Fleet:
 
     async def refresh(self, now: datetime) -> set[str]:
         """Reads what changed and returns the nodes concerned. Raises `StoreError`."""
+        self.looks_begun += 1
+        look = self.looks_begun
         if self._full_at is None or (now - self._full_at).total_seconds() >= self.FULL_AFTER_S:
             nodes, health = await self._store.records(NODE), await self._store.records(HEALTH)
             self._forget(set(self.nodes) - {stored.record.node for stored in nodes})
@@ -85,7 +89,9 @@ class Fleet:
         else:
             nodes = await self._store.changed(NODE, self._revisions[NODE.name])
             health = await self._store.changed(HEALTH, self._revisions[HEALTH.name])
-        return self._take(nodes, health, now)
+        changed = self._take(nodes, health, now)
+        self.looks_done = look
+        return changed
 
     def note(self, node: Stored[NodeRecord], health: Stored[HealthRecord], now: datetime) -> None:
         """What has just been read or committed, so that the next decision does not rest on older news."""

@@ -30,6 +30,8 @@ BATCH_S: Final = 1.0
 BATCH_MAX: Final = 1000
 """Nodes in one write, so that none holds the store for long."""
 WRITE_LIMIT_S: Final = 5.0
+STRAYS_MAX: Final = 1000
+"""Nodes without a record that are told apart."""
 YIELD_EVERY: Final = 256
 """Messages after which other tasks run: a full queue would never let them."""
 
@@ -49,6 +51,8 @@ class Hearing:
         self.attended: set[str] = set()
         """Nodes whose heartbeat may change what is thought of them: taken by the watch."""
         self.wake = asyncio.Event()
+        self._strays: dict[str, int] = {}
+        """Nodes heard without a known record, and how many looks at the records had begun by then."""
         self.take_settings(settings)
 
     def take_settings(self, settings: HealthSettings) -> None:
@@ -142,11 +146,19 @@ class Hearing:
         """A heartbeat of a node that is not known, has ended, or is of another generation."""
         node = self._fleet.nodes.get(beat.node)
         if node is None:
-            self.wake.set()  # its record may be younger than our last look
-            await self._refuse(message, f"there is no record of node {beat.node}")
+            self.wake.set()
+            if self._looked_since(beat.node):
+                await self._refuse(message, f"there is no record of node {beat.node}")
         elif not ended(node.record):
             said, known = beat.generation, node.record.generation
             await self._refuse(message, f"generation {said} of node {beat.node}, whose generation is {known}")
+
+    def _looked_since(self, node: str) -> bool:
+        """Whether a look at the records that began after this node was first heard did not find it: until then, its
+        record may only be younger than our last look."""
+        if len(self._strays) >= STRAYS_MAX and node not in self._strays:
+            self._strays.clear()
+        return self._fleet.looks_done > self._strays.setdefault(node, self._fleet.looks_begun)
 
     async def _refuse(self, message: BusMessage, error: object) -> None:
         await self._rejects.note(message.subject, message.subject[self._prefix_length :], error)
