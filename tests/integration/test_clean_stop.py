@@ -116,3 +116,19 @@ def test_a_stop_or_a_kill_in_the_middle_of_work_leaves_as_many_machines_as_wante
             fleet.start()
             settle(fleet, wanted)
         stop(fleet, signal.SIGTERM)
+
+
+def test_a_stop_that_comes_before_it_is_ready_takes_along_what_a_killed_one_left_running(tmp_path: Path) -> None:
+    with fleet_in(tmp_path, LOCAL) as fleet:
+        fleet.start()
+        nodes = settle(fleet, 3)
+        fleet.kill()
+        fleet.spawn()
+        fleet.until(
+            lambda: any("redis" in process.name() for process in fleet.processes()), what="a server that starts"
+        )
+        stop(fleet, signal.SIGINT)
+        fleet.start()
+        assert settle(fleet, 3) == nodes
+        assert not NEVER & {event["type"] for event in fleet.events()}
+        stop(fleet, signal.SIGTERM)
