@@ -105,6 +105,8 @@ async def test_a_machine_that_died_by_itself_is_not_called_powered_off(cloud: Lo
     await cloud.launch(request())
     [pid] = processes(tmp_path)
     psutil.Process(pid).kill()
+    while processes(tmp_path):
+        await asyncio.sleep(0.005)
     await cloud.shut_down("c")
     machine = await another(tmp_path).get("n1.1")
     assert machine is not None
