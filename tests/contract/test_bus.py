@@ -281,6 +281,20 @@ async def test_iteration_ends_when_the_bus_is_closed(world: World) -> None:
         await bus.publish("t.core.a", b"x")
 
 
+async def test_a_connection_that_breaks_while_it_is_closed_hides_no_other_error(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await JetStreamBus.connect(nats_url, name="breaks", rng=random.Random(1))
+
+    async def breaks() -> None:
+        raise ConnectionResetError("Connection lost")
+
+    whole = bus._client.close
+    monkeypatch.setattr(bus._client, "close", breaks)
+    await bus.close()
+    await whole()
+
+
 async def everything(iterator: AsyncIterator[object]) -> list[object]:
     return [item async for item in iterator]
 

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
 
 from navarch_common.bus import nats_api as api
@@ -282,7 +283,7 @@ class JetStreamBus:
             mailbox.close()
         for flush in self._flushes:
             flush.cancel()
-        with suppress(TimeoutError):
+        with suppress(OSError, NatsError):  # it is closed all the same; a timeout is an OSError
             async with asyncio.timeout(ROUND_TRIP_S):
                 await self._client.close()
 
