@@ -1,6 +1,8 @@
 """The provisioner over store, bus and cloud in memory: whole stories, as its neighbours tell them."""
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
 import msgspec
 
@@ -9,8 +11,8 @@ from navarch_common.model.cluster import COMMAND
 from navarch_common.model.health import HealthStatus
 from navarch_common.model.node import NODE, Phase, ProviderState
 from navarch_common.model.pool import GUARD, SUPPLY, Guard
-from navarch_provisioner.cloud.base import NoCapacity
-from support.provisioner_world import CONFIG, POOL_NAME, Rig, changed
+from navarch_provisioner.cloud.base import NoCapacity, Upstream
+from support.provisioner_world import CONFIG, POOL_NAME, QUICK, Rig, changed
 
 
 async def test_a_pool_grows_to_its_desired_count_and_each_node_is_launched_once(world: World) -> None:
@@ -134,6 +136,18 @@ async def test_a_machine_that_vanished_is_refilled_once_health_says_that_it_fail
         await rig.phase(names[0], Phase.TERMINATED)
         await rig.reach(lambda rs: any(r.replaces == names[0] and r.phase is Phase.BOOTING for r in rs), "a refill")
     assert ("terminate", "i-0000") not in rig.cloud.calls
+
+
+async def test_a_list_that_failed_is_asked_for_again_long_before_the_next_sweep(world: World) -> None:
+    timings = replace(QUICK, sweep_period=timedelta(hours=1), look_again=timedelta(seconds=0.05))
+    rig = Rig(world, timings=timings)
+    rig.cloud.list_error = Upstream("unwell")
+    async with rig.running():
+        [name] = await rig.grow(1)
+        await rig.pass_time(65, name)
+        rig.cloud.vanish(name)
+        rig.cloud.list_error = None
+        await rig.reach(lambda rs: rs[0].instance.state is ProviderState.GONE, "the sweep sees it")
 
 
 async def test_a_silent_node_is_cordoned_and_asked_for_and_uncordoned_when_it_speaks_again(world: World) -> None:

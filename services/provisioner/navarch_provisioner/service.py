@@ -85,6 +85,8 @@ class ProvisionerService:
         self._sweeps = Reconciler(
             "provisioner/sweep", self._sweep, settings.timings.sweep_period, deps.clock, deps.metrics
         )
+        self._blind_sweeps = 0
+        """Sweeps in a row that did not see everything."""
         self._pools = Reconciler("provisioner/pools", self._look_for_pools, POOLS_PERIOD, deps.clock, deps.metrics)
 
     @property
@@ -178,7 +180,13 @@ class ProvisionerService:
         return [worker for worker, task in self._workers.values() if not task.done()]
 
     async def _sweep(self) -> dict[str, int]:
-        return await self._sweeper.sweep()
+        """One sweep; another one soon where this one did not see everything."""
+        counts = await self._sweeper.sweep()
+        self._blind_sweeps = self._blind_sweeps + 1 if counts["failed"] else 0
+        if self._blind_sweeps:
+            soon_s = self._settings.timings.look_again.total_seconds() * 2 ** min(self._blind_sweeps - 1, 10)
+            asyncio.get_running_loop().call_later(soon_s, self._sweeps.wake)
+        return counts
 
     def _wake(self, pool: str) -> None:
         """Wakes one pool's worker, or all where `pool` is none."""

@@ -67,16 +67,18 @@ class Sweeper:
         complete = {name: task.result() for name, task in listings.items()}
         lists = {name: machines for name, machines in complete.items() if machines is not None}
         self._note_pools(lists.values())
-        for worker in list(self._workers()):
-            for name, machines in lists.items():
-                await self._compare(worker, name, machines)
+        compared = [
+            await self._compare(worker, name, machines)
+            for worker in list(self._workers())
+            for name, machines in lists.items()
+        ]
         self._count_leaks()
         if self._leads() and len(lists) == len(complete):
             await self._leave_safe_mode(lists)
         return {
             "providers": len(lists),
             "machines": sum(map(len, lists.values())),
-            "failed": len(complete) - len(lists),
+            "failed": len(complete) - len(lists) + compared.count(False),
         }
 
     async def _list(self, name: str, provider: CloudProvider, timeout_s: float) -> Sequence[Machine] | None:
@@ -130,7 +132,8 @@ class Sweeper:
 
     # --- one pool, one provider ---
 
-    async def _compare(self, worker: PoolWorker, provider: str, machines: Sequence[Machine]) -> None:
+    async def _compare(self, worker: PoolWorker, provider: str, machines: Sequence[Machine]) -> bool:
+        """Whether it was done."""
         try:
             async with worker.apart:
                 # Read after the list was made: a record that is older than its machine would make it a stranger.
@@ -140,7 +143,7 @@ class Sweeper:
                 await self._strays(worker, view, provider, findings.strays)
         except (StoreError, TimeoutError) as error:
             log.warning("sweep not finished", pool=worker.pool, provider=provider, error=str(error))
-            return
+            return False
         for node in findings.unlisted:
             worker.call("ask", node.record)
         for node, machine in findings.found:
@@ -150,6 +153,7 @@ class Sweeper:
             await worker.wake_health()
         if findings.seen or findings.strays:
             worker.wake()
+        return True
 
     async def _write(self, worker: PoolWorker, findings: adoption.Findings) -> bool:
         """What the provider says of our machines becomes part of their records. True where one is gone."""
