@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from navarch_agent.gpu.base import Sample
 from navarch_agent.log.base import KernelRecord
-from navarch_common.events.messages import Observation
+from navarch_common.events.messages import REJECTED, Observation
 from navarch_common.model.gpu import Gpu
 from navarch_common.xid import KernelFault
 
@@ -68,7 +68,13 @@ def importance(observation: Observation) -> Importance:
     """Rank an observation for the spool."""
     if observation.event_type in ("xid", "sxid", "driver_error"):
         return Importance.FAULT
-    return Importance.NOTE if observation.event_type == "kernel" else Importance.READING
+    return Importance.NOTE if observation.event_type in ("kernel", REJECTED) else Importance.READING
+
+
+def rejected(subject: str, error: str, count: int, at: datetime) -> Observation:
+    """Messages to this agent that could not be used and were dropped: health tells of them, and judges nobody by them."""
+    message = f"{subject[:200]}: {error}"[:1000]
+    return Observation(at=at, event_type=REJECTED, source="bus", message=message, metrics={"count": count})
 
 
 def heat(

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from navarch_agent import checks
 from navarch_agent.commands import Ignore, Periods, Refuse, Repeat, configured, decide
 from navarch_agent.driver_watch import DriverWatch
 from navarch_agent.hearing import Handler, hear
@@ -45,6 +46,7 @@ class Agent:
     nothing: whoever runs many in one process hears for them all and calls `on_probe`, `on_command`, `on_inject`.
     """
 
+    REJECTED_EVERY_S = 60.0
     LEAVE_TIMEOUT_S = 3.0
     FLUSH_TIMEOUT_S = 5.0
 
@@ -69,6 +71,8 @@ class Agent:
         """False where the machine's power is cut instead of switched off."""
         self.rejected = 0
         """Messages that could not be used."""
+        self._untold: dict[str, tuple[int, float]] = {}
+        """By subject: messages rejected and not told of, and when the next telling is due."""
 
     @property
     def node(self) -> str:
@@ -132,7 +136,10 @@ class Agent:
         try:
             injection = decode(message.data, Injection, size_max=4096)
             answer = InjectionReply(ok=True, text=self._simulation.inject(injection, now_s))
-        except (BadMessage, InjectionRefused) as error:
+        except BadMessage as error:
+            self._reject(message.subject, error)
+            answer = InjectionReply(ok=False, text=str(error)[:1000])
+        except InjectionRefused as error:
             answer = InjectionReply(ok=False, text=str(error)[:1000])
         log.info("injection", ok=answer.ok, text=answer.text)
         await self._reply(message, encode(answer))
@@ -176,15 +183,20 @@ class Agent:
         try:
             return decode(message.data, kind)
         except BadMessage as error:
-            self.rejected += 1
-            if self.rejected.bit_count() == 1:  # the 1st, 2nd, 4th, 8th …: a flood shall not fill the log
-                log.warning(
-                    "message not understood, dropped",
-                    subject=message.subject,
-                    error=str(error),
-                    rejected=self.rejected,
-                )
+            self._reject(message.subject, error)
             return None
+
+    def _reject(self, subject: str, error: BadMessage) -> None:
+        """Counts a message that was dropped, and reports that at most once a minute: an event tells of it then."""
+        self.rejected += 1
+        now_s = asyncio.get_running_loop().time()
+        count, due_s = self._untold.get(subject, (0, 0.0))
+        if now_s < due_s or self._silent():
+            self._untold[subject] = count + 1, due_s
+            return
+        count, self._untold[subject] = count + 1, (0, now_s + self.REJECTED_EVERY_S)
+        log.warning("message not understood, dropped", subject=subject, error=str(error), rejected=self.rejected)
+        self._reporter.health(checks.rejected(subject, str(error), count, self._parts.clock.now()))
 
     async def _reply(self, message: BusMessage, data: bytes) -> None:
         try:

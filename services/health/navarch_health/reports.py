@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import structlog
+from msgspec import structs
 
 from navarch_common.bus.base import BusError, Delivery
 from navarch_common.errors import NavarchError
 from navarch_common.events import BadMessage, decode
 from navarch_common.events.kinds import NodeFailed
-from navarch_common.events.messages import HealthReport
+from navarch_common.events.messages import REJECTED, HealthReport
 from navarch_common.model.cluster import META
 from navarch_common.model.health import HealthRecord
 from navarch_common.model.node import NodeRecord, ended
@@ -120,6 +121,10 @@ class Reports:
         except BadMessage as error:
             await self._bury(delivery, source, error)
             return
+        report = await self._told_of_rejects(report)
+        if not report.observations:
+            await delivery.ack()
+            return
         parent = report.trace or delivery.headers.get("traceparent", "")
         with self._deps.telemetry.span("verdict", parent=parent, node=report.node, pool=report.pool) as span:
             try:
@@ -133,6 +138,16 @@ class Reports:
                 return
         self._measure(folded, change, asyncio.get_running_loop().time() - arrived_s)
         await delivery.ack()
+
+    async def _told_of_rejects(self, report: HealthReport) -> HealthReport:
+        """The report without what an agent says of messages that it dropped: that is told of, and judges nobody."""
+        about_bus = [one for one in report.observations if one.event_type == REJECTED]
+        for one in about_bus:
+            subject, _, error = one.message.partition(": ")
+            await self._rejects.note(subject, subject, error, pool=report.pool, node=report.node)
+        if not about_bus:
+            return report
+        return structs.replace(report, observations=tuple(o for o in report.observations if o.event_type != REJECTED))
 
     async def _judge(self, report: HealthReport, trace: str) -> tuple[Folded, Change | None]:
         folded = Folded(None)

@@ -357,7 +357,7 @@ def _scaling_down(pool: PoolView, view: NodeView, now: datetime) -> Decision:
         return sizing.call_off(pool, view, Why("found-work", f"it found work: {view.work.text}"), now)
     usable = sum(1 for other in pool.living if other.usable and pool.replacement_of(other) is None)
     if pool.desired is not None and usable < pool.target:
-        return sizing.call_off(pool, view, Why("wanted-again", f"{pool.target} nodes are wanted now"), now)
+        return sizing.call_off(pool, view, Why("wanted-again", f"{sizing.wanted(pool)} now"), now)
     expired = now >= progress.deadline
     if idle is None and expired and not force:
         return sizing.call_off(pool, view, Why("idle-unproven", "nothing was heard of its work in time"), now)
@@ -366,7 +366,7 @@ def _scaling_down(pool: PoolView, view: NodeView, now: datetime) -> Decision:
     forbidden = gates.no_disruption(pool, now)
     if forbidden is not None:
         return Blocked(view.node, forbidden)
-    why = Why("scale-down", f"{pool.target} nodes are wanted, and no process holds its GPUs")
+    why = Why("scale-down", f"{sizing.wanted(pool)}, and no process holds its GPUs")
     done = drain.done(view, pool, why, now, forced=idle is not True)
     changed = lifecycle.terminating(done.record, pool.cluster, why, now)
     return Step(

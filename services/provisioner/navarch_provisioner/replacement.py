@@ -110,7 +110,7 @@ def _begin(
 
 def _retire(pool: PoolView, view: NodeView, why: Why, now: datetime) -> Step:
     """More nodes are there than wanted: the failed one goes, and nobody takes its place."""
-    text = f"{why.text}; {pool.target} nodes are wanted and there are more, so it is not replaced"
+    text = f"{why.text}; {sizing.wanted(pool)} and there are more, so it is not replaced"
     record, events = _begin(pool, view, Why(why.code, text, HEALTH), now)
     return _commit(pool, view, record, why, events=events, act_retire=True)
 

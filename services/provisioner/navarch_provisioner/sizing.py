@@ -12,6 +12,7 @@ from msgspec import structs
 
 from navarch_common.events import kinds
 from navarch_common.model.node import LEAVING, Cordon, NodeRecord, Phase
+from navarch_common.words import counted
 from navarch_provisioner import bootstrap, budget, drain, gates, lifecycle, placement
 from navarch_provisioner.news import Changed, Why, enter, tell
 from navarch_provisioner.steps import Blocked, Step
@@ -33,6 +34,11 @@ def holds_place(pool: PoolView, view: NodeView) -> bool:
         # Its replacement came to nothing and another will be planned: until then it keeps the place.
         return progress.cause != "scale-down" and view.record.replaced_by is not None
     return True
+
+
+def wanted(pool: PoolView) -> str:
+    """`1 node is wanted`, `3 nodes are wanted`."""
+    return f"{counted(pool.target, 'node')} {'is' if pool.target == 1 else 'are'} wanted"
 
 
 def occupied(pool: PoolView) -> int:
@@ -67,7 +73,7 @@ def scale_up(pool: PoolView, now: datetime, ids: Iterator[str]) -> list[Step] | 
     missing = pool.target - have
     if missing <= 0:
         return []
-    why = Why("scale-up", f"{pool.target} nodes are wanted and {have} are there or on their way")
+    why = Why("scale-up", f"{wanted(pool)} and {have or 'none'} {'is' if have == 1 else 'are'} there or on the way")
     room = pool.settings.timings.launch_concurrency - sum(1 for view in pool.living if view.phase in UNDER_WAY)
     if room <= 0:
         return Blocked("", Why("launches-under-way", "as many launches as may be at once are under way"))
@@ -165,7 +171,7 @@ def not_needed(pool: PoolView, view: NodeView) -> bool:
 
 
 def cancel(pool: PoolView, view: NodeView, now: datetime) -> Step:
-    why = Why("not-needed", f"{pool.target} nodes are wanted and there are more; it was never launched")
+    why = Why("not-needed", f"{wanted(pool)} and there are more; it was never launched")
     changed = lifecycle.launch_failed(view.record, pool.cluster, why, now)
     return Step(
         "give-up", view.node, why, expect={**view.expect(), **pool.expect_pool()}, put={view.key: changed.record},
@@ -175,7 +181,7 @@ def cancel(pool: PoolView, view: NodeView, now: datetime) -> Step:
 
 def _take(pool: PoolView, view: NodeView, now: datetime) -> Step:
     since = view.work.idle_since
-    text = f"{pool.target} nodes are wanted, and no process held its GPUs since {since:%H:%M:%S}" if since else "forced"
+    text = f"{wanted(pool)}, and no process held its GPUs since {since:%H:%M:%S}" if since else "forced"
     why = Why("scale-down", text)
     cordons = {**view.record.cordons, HOLDER: Cordon(reason=why.text, at=now)}
     changed = drain.begin(structs.replace(view.record, cordons=cordons), HOLDER, pool, why, now)

@@ -33,6 +33,7 @@ from navarch_common.bus.memory import MemoryBus, MemoryServer
 from navarch_common.clock import SystemClock
 from navarch_common.events import decode, encode
 from navarch_common.events.messages import (
+    REJECTED,
     Command,
     CommandReceipt,
     CommandResult,
@@ -290,6 +291,17 @@ async def test_garbage_is_counted_and_harms_nothing(lab: Lab) -> None:
         await lab.until(lambda: agent.rejected == 9)
         await lab.command()
         assert len(await lab.lifecycle(CommandResult, 1)) == 1
+
+
+async def test_garbage_is_told_of_once_for_each_subject_and_says_nothing_of_the_machine(lab: Lab) -> None:
+    async with lab.running() as agent:
+        for subject in (SUBJECTS.probe(NODE), SUBJECTS.command(NODE)):
+            for _ in range(5):
+                await lab.bus.publish(subject, b"garbage")
+        await lab.until(lambda: agent.rejected == 10)
+        told = [observation for report in await lab.health(2) for observation in report.observations]
+    assert {one.event_type for one in told} == {REJECTED}
+    assert [one.message.partition(": ")[0] for one in told] == [SUBJECTS.probe(NODE), SUBJECTS.command(NODE)]
 
 
 async def test_a_command_is_acknowledged_done_and_its_result_reported(lab: Lab) -> None:

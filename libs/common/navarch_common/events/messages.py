@@ -46,12 +46,17 @@ class Heartbeat(FromNode, frozen=True, kw_only=True, omit_defaults=True, tag="he
     lost_kernel_records: Count = 0
 
 
+REJECTED = "message_rejected"
+"""An observation of this type is about the bus, not about the machine: messages that an agent had to drop."""
+
+
 class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that an agent saw, in the reference's event vocabulary, for the policy to judge."""
 
     at: datetime
     event_type: Code
-    """`xid`, `sxid`, `thermal`, `power`, `memory`, `nvlink`, `pcie`, `driver_error`, `ecc_sbe`, `ecc_dbe`, `kernel`."""
+    """`xid`, `sxid`, `thermal`, `power`, `memory`, `nvlink`, `pcie`, `driver_error`, `ecc_sbe`, `ecc_dbe`, `kernel`,
+    `message_rejected`."""
     system: Name = ""
     """`DCGM_HEALTH_WATCH_DRIVER` and its like; empty where none fits."""
     code: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None
