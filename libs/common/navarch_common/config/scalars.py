@@ -72,6 +72,11 @@ def _bounded_number(number: float, text: str, kind: inspect.IntType | inspect.Fl
     return number
 
 
+def _plain(number: float) -> str:
+    """`1`, not `1.0`. Which of the two a bound is depends on which module was imported first: equal types are one to typing."""
+    return str(int(number)) if number == int(number) else str(number)
+
+
 def expectation(kind: inspect.Type, extra: dict[str, Any]) -> str:
     """What a value should be, in words."""
     if "expected" in extra:
@@ -80,7 +85,7 @@ def expectation(kind: inspect.Type, extra: dict[str, Any]) -> str:
         return expectation(kind.type, kind.extra or {})
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
-        return noun if kind.ge is None or kind.le is None else f"{noun} from {kind.ge} to {kind.le}"
+        return noun if kind.ge is None or kind.le is None else f"{noun} from {_plain(kind.ge)} to {_plain(kind.le)}"
     if isinstance(kind, inspect.BoolType):
         return "true or false"
     if isinstance(kind, inspect.LiteralType):
