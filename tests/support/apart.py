@@ -100,7 +100,8 @@ class Apart:
             active = {node.node for node in nodes if node.status == "active"}
             return active if len(active) == len(nodes) == count else set()
 
-        return self.until(settled, f"{count} active nodes", within_s)
+        found: set[str] = self.until(settled, f"{count} active nodes", within_s)
+        return found
 
     def machines(self) -> int:
         """Simulated machines that run: processes, not records."""
