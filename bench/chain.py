@@ -42,11 +42,12 @@ return rev
 
 async def run() -> list[Figure]:
     async with plane(CONFIG) as running:
-        ceiling = await bare_chain(running, count=200)
         seen: list[float] = []
+        ceiling: list[float] = []
         for number in range(ROUNDS):
             nodes = await running.until(lambda nodes: sum(map(_fit, nodes)) >= NODES, f"{NODES} healthy nodes", 180.0)
             await asyncio.sleep(3.0)  # the machine's two cores have just started twenty processes
+            ceiling += await bare_chain(running, count=40)
             seen += await fail(running, [node.node for node in nodes if _fit(node)])
             if number + 1 < ROUNDS:
                 await _renew(running)

@@ -1,6 +1,6 @@
 """A whole control plane under 10,000 heartbeats a second from simulated machines: what it holds, and how fast it still sees.
 
-1,000 machines of the fake cloud speak every 100 ms, while GPUs fall off the bus of some of them. What is timed begins with an
+1,100 machines of the fake cloud speak every 100 ms, while GPUs fall off the bus of some of them. What is timed begins with an
 outside client's request to break the machine and ends with `node.failed` at an outside subscriber. The ceiling is the bare
 chain of `bench.chain` over the same servers, under the same heartbeats.
 """
@@ -19,7 +19,7 @@ from bench.chain import bare_chain
 from bench.plane import Plane, plane
 from bench.report import Figure, latency
 
-NODES, INTERVAL_MS = 1_000, 100
+NODES, INTERVAL_MS = 1_100, 100
 GOAL_A_SECOND = 10_000.0
 FAILURES = 100
 CONFIG = f"""
