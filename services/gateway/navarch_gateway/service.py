@@ -124,6 +124,8 @@ class GatewayService:
 
     async def _prune(self) -> dict[str, int]:
         """Takes answered wishes out. Its condition: no wish stays in a record after its owner has given the final answer."""
+        if not self._cache.fresh:
+            return {"pruned": 0, "conflicts": 0}
         known, now = self._cache.known(), self._deps.clock.now()
         commits = [*pruned_node_wishes(known, now), *pruned_pool_wishes(known, now)]
         conflicts = 0

@@ -234,10 +234,10 @@ class Watch:
         before, self.suspended = self.suspended, deaf or mass
         code = "" if not self.suspended else (self._observer.code(now) or "bus") if deaf else "mass"
         self._deps.metrics.set_all("navarch_verdicts_suspended", {(code,): 1.0} if code else {})
-        if bool(before) != bool(self.suspended):
-            log.warning(
-                "verdicts from silence suspended" if self.suspended else "silence is judged", why=self.suspended
-            )
+        if self.suspended and not before:
+            log.warning("verdicts from silence suspended", why=self.suspended)
+        elif before and not self.suspended:
+            log.info("silence is judged again", was=before)
         if not mass or deaf or (self._alarm_at is not None and now - self._alarm_at < ALARM_QUIET):
             return
         self._alarm_at = now

@@ -85,6 +85,10 @@ def _why(wish: Wish, code: str) -> Why:
 
 def _cordon(pool: PoolView, view: NodeView, wish: Wish, now: datetime) -> Step:
     why = _why(wish, "cordoned")
+    held = view.record.cordons.get(wish.actor)
+    if held is not None and not wish.reason:
+        text = "it takes no new work already: the cordon that you hold stays as it is"
+        return _say(view, wish, "done", Why("already-cordoned", text, wish.actor), now)
     cordons = {**view.record.cordons, wish.actor: Cordon(reason=wish.reason or why.text, at=now)}
     answers = answer(view.record.answers, wish.id, "done", Why("cordoned", "it takes no new work", wish.actor), now)
     record = note(view.record, why, now, cordons=cordons, answers=answers, blocked=view.record.blocked)

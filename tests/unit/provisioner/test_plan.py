@@ -427,3 +427,11 @@ def test_a_record_goes_four_weeks_after_its_node() -> None:
 def test_a_place_in_the_budget_that_nobody_needs_goes_back() -> None:
     step = one(plan(pool(node("a"), replacing=frozenset({"gone"})), NOW))
     assert (step.act, step.refund) == ("refund", (Refund("replace/training", "gone"),))
+
+
+def test_a_cordon_asked_for_again_without_a_reason_keeps_the_first_reason() -> None:
+    held = {"operator:ann": Cordon(reason="fan noise", at=at(10))}
+    asked = pool(node("a", cordons=held, wish=structs.replace(wish("cordon"), reason="")))
+    step = one(plan(asked, NOW))
+    assert record_of(step, "a").cordons == held
+    assert not step.emit
