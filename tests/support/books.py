@@ -91,7 +91,15 @@ class Books:
         )
         on = sum(machine.power != "ended" for machine in self.machines)
         waiting = {name: counts for name, counts in self.pending.items() if any(counts)}
-        if len(living) != self.desired or on != self.desired or astir or ill or self.outbox or waiting or any(self.budgets.values()):
+        if (
+            len(living) != self.desired
+            or on != self.desired
+            or astir
+            or ill
+            or self.outbox
+            or waiting
+            or any(self.budgets.values())
+        ):
             return (
                 f"{len(living)} of {self.desired} nodes, {on} machines, {dict(astir)}, {dict(ill)}, outbox {self.outbox}, "
                 f"pending {waiting}, budgets {self.budgets}"
