@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POOL = "cluster: stopped\npools:\n  training: {{provider: it, instance_type: h100-8x, min_nodes: {nodes}, max_nodes: 20}}\n"
 LOCAL = "providers:\n  it: {type: local}\n" + POOL.format(nodes=3)
-FAKE = "providers:\n  it: {type: fake, boot_time: 200ms, failure_rate: 0.1, lost_reply_rate: 0.2}\n" + POOL.format(
+FAKE = "providers:\n  it: {type: fake, boot_time: 200ms, failure_rate: 0.05, lost_reply_rate: 0.1}\n" + POOL.format(
     nodes=3
 )
 STOP_WITHIN_S = 10.0

@@ -79,7 +79,8 @@ class PoolWorker:
         self._cloud, self._notifier, self._lease, self._fenced = calls, notifier, lease, fenced
         self._outcomes: deque[Outcome] = deque()
         self._under_way: set[str] = set()
-        self._tries: dict[str, int] = {}
+        self._tries: dict[str, tuple[Call, int]] = {}
+        """By node, the call that settled nothing last, and how often in a row."""
         self._told: dict[str, tuple[bool, bool]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -260,13 +261,17 @@ class PoolWorker:
         return True
 
     def _rest(self, outcome: Outcome, step: Step | None, now: datetime) -> None:
-        """A call that settled nothing is made again later, and later still."""
+        """A call that settled nothing is made again later, and later still; another call about the node begins anew."""
+        answered = outcome.error is None and not outcome.unknown and outcome.withheld is None
         settled = step is not None and (outcome.machine is not None or outcome.certain) and outcome.call != "ask"
-        if settled or (outcome.call == "launch" and outcome.withheld is None):
+        done = settled or (outcome.call == "power-on" and answered)
+        if done or (outcome.call == "launch" and outcome.withheld is None):
             self._tries.pop(outcome.node, None)
             self.memory.resting.pop(outcome.node, None)
             return
-        tries = self._tries[outcome.node] = self._tries.get(outcome.node, 0) + 1
+        call, tries = self._tries.get(outcome.node, (outcome.call, 0))
+        tries = tries + 1 if call == outcome.call else 1
+        self._tries[outcome.node] = outcome.call, tries
         first = self._settings()[1].timings.look_again
         self.memory.resting[outcome.node] = now + min(first * (1 << min(tries - 1, 8)), REST_MAX)
 

@@ -24,7 +24,7 @@ class Timings:
     launch_settle: timedelta = timedelta(seconds=5)
     """How long after the end of a launch call its machine may still appear at the cloud. Until then, not finding it
     proves nothing."""
-    look_again: timedelta = timedelta(seconds=2)
+    look_again: timedelta = timedelta(seconds=1)
     """Between two lookups of a launch whose outcome is unknown, and two tries to terminate."""
     report_patience: timedelta = timedelta(seconds=10)
     """A report that its taker did not acknowledge by then, because it died over it, goes to another copy."""
