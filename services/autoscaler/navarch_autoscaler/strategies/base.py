@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import entry_points
 
-from navarch_common.config.autoscaling import Autoscaling, ExternalAutoscaling, strategy_name
+from navarch_common.config.autoscaling import Autoscaling, strategy_name
 from navarch_common.errors import NavarchError
 from navarch_common.model.pool import Opinion
 
@@ -72,8 +72,3 @@ def strategy(autoscaling: Autoscaling) -> Strategy:
         raise UnknownStrategy(f"autoscaling type {name!r} is not installed; installed: {installed}")
     loaded: Strategy = next(iter(found)).load()
     return loaded
-
-
-def settings_of(autoscaling: Autoscaling) -> dict[str, object]:
-    """The unchecked settings of a third party's strategy; empty for our own."""
-    return dict(autoscaling.settings) if isinstance(autoscaling, ExternalAutoscaling) else {}
