@@ -17,11 +17,15 @@ install = if command -v uv >/dev/null 2>&1; \
 	"$$@" -c constraints.txt hatchling editables && \
 	"$$@" -c constraints.txt --no-build-isolation $(MEMBERS:%=-e %) $(1)
 
-.PHONY: help up install test chaos lint format bench clean
+.PHONY: help up install test test-long sim chaos chaos-recovery lint format bench clean
 help:
 	@echo "make up       run a fleet here: installs the runtime into $(VENV), then starts navarch up (options: ARGS=...)"
 	@echo "make test     run every test that needs nothing from outside"
-	@echo "make chaos    kill, hang and break everything at random, and check that nothing is lost (SECONDS=600 SEED=7)"
+	@echo "make test-long   run those that take clusters of real servers and their time"
+	@echo "make sim      run SEEDS=500 seeds of the simulated world (FROM=1 JOBS=2 ARGS='--plant NAME')"
+	@echo "make chaos    kill, hang and break everything at random, and check that nothing is lost"
+	@echo "              (FAILURES=300 or SECONDS=600, SEED=7, PROVIDER=local)"
+	@echo "make chaos-recovery  kill one part after the other, and measure how long the next failure takes to be acted on"
 	@echo "make install  install everything, test tools included"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make format   let ruff format and fix"
@@ -36,11 +40,24 @@ install: $(TOOLS)
 test: $(TOOLS)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-long: $(TOOLS)
+	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+sim: SEEDS ?= 500
+sim: FROM ?= 1
+sim: $(TOOLS)
+	@$(BIN)/navarch sim seeds $(SEEDS) --from $(FROM) $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
 # The seed is printed: with the same one the same things are done, though not at the same instants.
-chaos: SECONDS ?= 120
 chaos: SEED ?= $(shell date +%s)
 chaos: $(TOOLS)
-	@NAVARCH_CHAOS_SECONDS=$(SECONDS) NAVARCH_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -s $(PYTEST_ARGS)
+	@$(if $(FAILURES),NAVARCH_CHAOS_FAILURES=$(FAILURES) )$(if $(or $(SECONDS),$(if $(FAILURES),,120)),NAVARCH_CHAOS_SECONDS=$(or $(SECONDS),120) )\
+	$(if $(PROVIDER),NAVARCH_CHAOS_PROVIDER=$(PROVIDER) )NAVARCH_CHAOS_SEED=$(SEED) \
+	$(BIN)/python -m pytest tests/faults/test_chaos.py -s $(PYTEST_ARGS)
+
+chaos-recovery: ROUNDS ?= 3
+chaos-recovery: $(TOOLS)
+	@NAVARCH_RECOVERY_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/faults/test_recovery.py -s $(PYTEST_ARGS)
 
 lint: $(TOOLS)
 	@$(BIN)/ruff check .

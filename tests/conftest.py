@@ -1,11 +1,18 @@
 """Fixtures for all tests: real servers, shared by a whole run and found running by each test."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from fixtures.servers import Servers, make_servers, unique_name
 from fixtures.world import World, make_world
+
+
+def pytest_sessionstart() -> None:
+    """Ctrl-C means something to the processes that tests start, also where the tests run in the background of a shell,
+    which has them ignore it: what is ignored here would be ignored by them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from msgspec import structs
 
 from navarch_common.bus.base import BusMessage
 from navarch_common.bus.jetstream import JetStreamBus
@@ -35,6 +36,7 @@ from navarch_provisioner.cloud.base import (
     UnknownOutcome,
     Upstream,
 )
+from navarch_provisioner.cloud.fake_wire import Weather
 from navarch_provisioner.cloud.registry import adapter
 
 CLUSTER = "lab"
@@ -121,7 +123,7 @@ async def far(tmp_path: Path) -> AsyncIterator[Lab]:
         try:
             yield made
         finally:
-            await weather(made, failure_rate=0.0, lost_reply_rate=0.0)
+            await weather(made, **structs.asdict(Weather(boot_time_s=0.1)))
             await clear(made)
 
 
@@ -135,6 +137,13 @@ async def weather(lab: Lab, **forecast: object) -> None:
     async with httpx.AsyncClient() as client:
         answer = await client.patch(f"{running(lab.directory)['url']}/v1/weather", json=forecast)
         answer.raise_for_status()
+
+
+async def happens(lab: Lab, machine: Machine, what: str) -> httpx.Response:
+    """Something befalls a machine, which no call of a provider does."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{running(lab.directory)['url']}/v1/machines/{machine.instance_id}/{what}")
+        return answer.raise_for_status()
 
 
 async def test_a_launch_makes_a_machine_with_all_its_tags(lab: Lab) -> None:
@@ -239,22 +248,14 @@ async def test_a_machine_that_is_off_is_not_gone_and_comes_back(lab: Lab) -> Non
 async def test_a_machine_speaks_on_the_bus_does_as_it_is_told_and_boots_anew(
     lab: Lab, nats_url: str, unique: str
 ) -> None:
-    subjects = Subjects(unique)
-    lab.env = {
-        "NAVARCH_NATS_URL": nats_url,
-        "NAVARCH_AGENT_SUBJECT_PREFIX": unique,
-        "NAVARCH_AGENT_HEARTBEAT_INTERVAL": "0.1s",
-    }
-    bus = await JetStreamBus.connect(nats_url, name="test", rng=random.Random(1))
-    try:
-        await bus.ensure_streams(subjects.streams())
-        async with bus.subscribe(subjects.heartbeat("lab-n1")) as beats, asyncio.timeout(PATIENCE_S):
+    async with speaking(lab, nats_url, unique) as bus, bus.subscribe(Subjects(unique).heartbeat("lab-n1")) as beats:
+        async with asyncio.timeout(PATIENCE_S):
             machine = await lab.launch(generation=7)
             first = await heartbeat(beats)
             assert (first.node, first.pool, first.generation, len(first.gpus)) == ("lab-n1", "lab", 7, 8)
 
             order = b'{"verb": "xid", "code": 79, "gpu": 3}'
-            answer = await bus.request(subjects.inject("lab-n1"), order, timeout_s=5.0)
+            answer = await bus.request(Subjects(unique).inject("lab-n1"), order, timeout_s=5.0)
             assert b"GPU has fallen off the bus" in answer.data
 
             await lab.cloud.power_off(machine.instance_id, machine.tags)
@@ -262,8 +263,6 @@ async def test_a_machine_speaks_on_the_bus_does_as_it_is_told_and_boots_anew(
             while (second := await heartbeat(beats)).boot_id == first.boot_id:
                 pass
             assert (second.node, second.generation) == (first.node, first.generation)
-    finally:
-        await bus.close()
 
 
 async def heartbeat(beats: AsyncIterator[BusMessage]) -> Heartbeat:
@@ -377,3 +376,221 @@ async def test_an_agent_environment_that_makes_no_sense_is_refused_for_good(far:
     with pytest.raises(InvalidLaunch, match="HEARTBEAT_INTERVAL"):
         await far.launch(agent_env={**far.env, "NAVARCH_AGENT_HEARTBEAT_INTERVAL": "often"})
     assert list(await far.cloud.list_machines(CLUSTER)) == []
+
+
+# What a hostile cloud does to its callers and its machines: faults 19 to 27 of docs/faults.md.
+
+
+async def test_a_launch_that_never_arrived_looks_like_a_lost_reply_and_only_a_search_tells(far: Lab) -> None:
+    await far.launch("lab-n0")
+    await weather(far, lost_request_rate=1.0)
+    with pytest.raises(UnknownOutcome):
+        await far.launch()
+    await weather(far, lost_request_rate=0.0)
+    assert await far.cloud.find(far.request().token) is None
+    await far.launch()
+    assert len(await far.cloud.list_machines(CLUSTER)) == 2
+
+
+async def test_a_launch_that_took_longer_than_anyone_waits_is_unknown_and_makes_its_machine_later(
+    far: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not finding it right after the call proves nothing; the same token finds it whenever it comes."""
+    await far.launch("lab-n0")
+    await weather(far, slow_s=4.0)
+    monkeypatch.setattr(fake, "_CALL_TIMEOUT_S", 0.3)
+    with pytest.raises(UnknownOutcome):
+        await far.launch()
+    monkeypatch.undo()
+    await weather(far, slow_s=0.0)
+    assert await far.cloud.find(far.request().token) is None, "it is still under way"
+    async with asyncio.timeout(PATIENCE_S):
+        while (found := await far.cloud.find(far.request().token)) is None:
+            await asyncio.sleep(0.05)
+    assert (await far.launch()).instance_id == found.instance_id
+    assert len(await far.cloud.list_machines(CLUSTER)) == 2
+
+
+async def test_a_zone_that_is_sold_out_is_named_as_such_and_the_next_one_sells(far: Lab) -> None:
+    await far.launch("lab-n0")
+    await weather(far, sold_out=["us-a"])
+    with pytest.raises(NoCapacity) as caught:
+        await far.launch(zone="us-a", region="us")
+    assert caught.value.scope == "zone"
+    assert await far.cloud.find(far.request().token) is None, "a refusal is proof that nothing was made"
+    assert (await far.launch("lab-n2", zone="us-b", region="us")).zone == "us-b"
+
+
+async def test_a_list_that_broke_off_is_an_error_and_never_machines_gone(far: Lab) -> None:
+    for number in range(3):
+        await far.launch(f"lab-n{number}")
+    await weather(far, short_list_rate=1.0)
+    for _ in range(5):
+        with pytest.raises(Upstream, match="of 3 machines"):
+            await far.cloud.list_machines(CLUSTER)
+    await weather(far, short_list_rate=0.0)
+    assert len(await far.cloud.list_machines(CLUSTER)) == 3
+
+
+async def test_a_stale_list_misses_the_newborn_that_its_id_and_its_token_know(far: Lab) -> None:
+    await far.launch("lab-n0")
+    await weather(far, stale_list_s=300)
+    machine = await far.launch()
+    assert list(await far.cloud.list_machines(CLUSTER)) == []
+    assert await far.cloud.find(far.request().token) is None
+    assert await far.cloud.get(machine.instance_id) is not None
+    assert (await far.launch()).instance_id == machine.instance_id, "asked for again it is the same machine"
+    await far.cloud.terminate(machine.instance_id, machine.tags)
+    await far.until(machine.instance_id, ProviderState.GONE)
+
+
+async def test_a_machine_that_never_speaks_runs_until_it_is_terminated_by_its_tags(
+    far: Lab, nats_url: str, unique: str
+) -> None:
+    await far.launch("lab-n0")
+    await weather(far, boot_failure_rate=1.0)
+    async with speaking(far, nats_url, unique) as bus, bus.subscribe(Subjects(unique).heartbeats) as beats:
+        mute = await far.launch()
+        await weather(far, boot_failure_rate=0.0)
+        await far.launch("lab-n2")
+        await far.until(mute.instance_id, ProviderState.RUNNING)
+        async with asyncio.timeout(PATIENCE_S):
+            assert {(await heartbeat(beats)).node for _ in range(5)} == {"lab-n2"}
+    await far.cloud.terminate(mute.instance_id, mute.tags)
+    await far.until(mute.instance_id, ProviderState.GONE)
+
+
+async def test_a_machine_that_returns_after_its_end_has_its_old_tags_and_its_old_agent(
+    far: Lab, nats_url: str, unique: str
+) -> None:
+    async with speaking(far, nats_url, unique) as bus, bus.subscribe(Subjects(unique).heartbeat("lab-n1")) as beats:
+        machine = await far.launch(generation=7)
+        async with asyncio.timeout(PATIENCE_S):
+            first = await heartbeat(beats)
+        await far.cloud.terminate(machine.instance_id, machine.tags)
+        await far.until(machine.instance_id, ProviderState.GONE)
+        await happens(far, machine, "return")
+        assert [found.tags for found in await far.cloud.list_machines(CLUSTER)] == [machine.tags]
+        async with asyncio.timeout(PATIENCE_S):
+            while (again := await heartbeat(beats)).boot_id == first.boot_id:
+                pass
+        assert (again.node, again.generation) == ("lab-n1", 7)
+    await far.cloud.terminate(machine.instance_id, machine.tags)
+    await far.until(machine.instance_id, ProviderState.GONE)
+
+
+async def test_a_machine_in_a_dark_zone_lives_on_unheard_and_is_heard_again_in_the_same_boot(
+    far: Lab, nats_url: str, unique: str
+) -> None:
+    async with speaking(far, nats_url, unique) as bus, bus.subscribe(Subjects(unique).heartbeats) as beats:
+        dark = await far.launch("lab-n1", zone="a")
+        await far.launch("lab-n2", zone="b")
+        async with asyncio.timeout(PATIENCE_S):
+            while (before := await heartbeat(beats)).node != "lab-n1":
+                pass
+            await weather(far, dark_zones=["a"])
+            for _ in range(5):  # what was on its way may still arrive
+                await heartbeat(beats)
+            assert {(await heartbeat(beats)).node for _ in range(10)} == {"lab-n2"}
+            found = await far.cloud.get(dark.instance_id)
+            assert found is not None
+            assert found.state is ProviderState.RUNNING
+            await weather(far, dark_zones=[])
+            while (after := await heartbeat(beats)).node != "lab-n1":
+                pass
+        assert (after.boot_id, after.generation) == (before.boot_id, before.generation)
+
+
+async def test_a_machine_that_loses_power_boots_by_itself(far: Lab, nats_url: str, unique: str) -> None:
+    async with speaking(far, nats_url, unique) as bus, bus.subscribe(Subjects(unique).heartbeat("lab-n1")) as beats:
+        machine = await far.launch()
+        async with asyncio.timeout(PATIENCE_S):
+            first = await heartbeat(beats)
+            await happens(far, machine, "reboot")
+            while (await heartbeat(beats)).boot_id == first.boot_id:
+                pass
+    assert [found.instance_id for found in await far.cloud.list_machines(CLUSTER)] == [machine.instance_id]
+
+
+async def test_a_twin_has_the_same_tags_is_listed_and_ends_alone(far: Lab) -> None:
+    machine = await far.launch()
+    twin = (await happens(far, machine, "twin")).json()
+    assert twin["instance_id"] != machine.instance_id
+    listed = await far.cloud.list_machines(CLUSTER)
+    assert {found.instance_id for found in listed} == {machine.instance_id, twin["instance_id"]}
+    assert {found.tags for found in listed} == {machine.tags}
+    await far.cloud.terminate(twin["instance_id"], machine.tags)
+    assert [found.instance_id for found in await far.cloud.list_machines(CLUSTER)] == [machine.instance_id]
+    os.kill(int(str(running(far.directory)["pid"])), signal.SIGKILL)
+    assert [found.instance_id for found in await far.cloud.list_machines(CLUSTER)] == [machine.instance_id]
+
+
+async def test_without_tokens_a_launch_that_is_repeated_makes_a_second_machine(far: Lab) -> None:
+    """Which is why nobody repeats one before a search has proven that the first made nothing."""
+    first = await far.launch()
+    await weather(far, tokens=False)
+    second = await far.launch()
+    assert first.instance_id != second.instance_id
+    found = await far.cloud.find(far.request().token)
+    assert found is not None
+    assert found.instance_id == first.instance_id
+
+
+@pytest.mark.parametrize(
+    ("forecast", "said"),
+    [
+        ({"failure_rate": 2}, "failure_rate"),
+        ({"slow_s": -1}, "slow_s"),
+        ({"dark_zones": "a"}, "dark_zones"),
+        ({"rain": 1}, "rain"),
+    ],
+    ids=str,
+)
+async def test_a_weather_that_cannot_be_is_refused_and_names_why(
+    far: Lab, forecast: dict[str, object], said: str
+) -> None:
+    await far.launch()
+    async with httpx.AsyncClient() as client:
+        answer = await client.patch(f"{running(far.directory)['url']}/v1/weather", json=forecast)
+    assert answer.status_code == 422
+    assert said in answer.json()["message"]
+
+
+@pytest.mark.parametrize("what", ["fail", "reboot", "return", "twin"])
+async def test_nothing_befalls_a_machine_that_never_was(far: Lab, what: str) -> None:
+    machine = await far.launch()
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        await happens(far, replace(machine, instance_id="fake-0000000000000000"), what)
+
+
+@asynccontextmanager
+async def speaking(lab: Lab, nats_url: str, prefix: str) -> AsyncIterator[JetStreamBus]:
+    """Agents of machines launched from now on speak on this bus, often."""
+    lab.env = {
+        "NAVARCH_NATS_URL": nats_url,
+        "NAVARCH_AGENT_SUBJECT_PREFIX": prefix,
+        "NAVARCH_AGENT_HEARTBEAT_INTERVAL": "0.1s",
+    }
+    bus = await JetStreamBus.connect(nats_url, name="test", rng=random.Random(1))
+    try:
+        await bus.ensure_streams(Subjects(prefix).streams())
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def test_words_that_a_shell_would_run_reach_the_machine_as_they_are_and_run_nothing(
+    lab: Lab, nats_url: str, unique: str
+) -> None:
+    """Fault 50: labels and the agent's environment are data on the whole way."""
+    touched = lab.directory / "touched"
+    words = f"; touch {touched} ; $(touch {touched}) `touch {touched}` ${{HOME}} && 'touch' \"{touched}\" | tee\n#"
+    async with speaking(lab, nats_url, unique) as bus, bus.subscribe(Subjects(unique).heartbeat("lab-n1")) as beats:
+        lab.env |= {"NAVARCH_NOTE": words}
+        machine = await lab.launch(labels={"team": words}, instance_type="$(touch x)")
+        async with asyncio.timeout(PATIENCE_S):
+            await heartbeat(beats)
+    assert machine.instance_type == "$(touch x)"
+    assert (await lab.launch(labels={"team": words}, instance_type="$(touch x)")).instance_id == machine.instance_id
+    assert not touched.exists()
+    assert not list(lab.directory.rglob("x"))

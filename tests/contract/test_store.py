@@ -1,6 +1,7 @@
 """What every adapter of the store keeps, on each of them: in memory, and on a real Redis."""
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -8,11 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from fixtures.labs import MemoryLab, RedisLab, StoreLab
 from fixtures.process import ProcessServer
 from fixtures.records import AT, node_cordoned, node_failed, node_record, pool_resized
-from fixtures.servers import Servers, redis_binary
+from fixtures.servers import Servers, make_redis, redis_binary
 from navarch_common.events.codec import decode_event
 from navarch_common.model.base import AnyKey, Record
 from navarch_common.model.cluster import META, MetaRecord
@@ -29,13 +31,14 @@ from navarch_common.store.base import (
     Lease,
     NewerSchema,
     Refund,
+    Since,
     Spend,
     StateStore,
     StoreError,
     StoreUnavailable,
     WrongIncarnation,
 )
-from navarch_common.store.redis import RedisStore
+from navarch_common.store.redis import RedisStore, is_passing
 
 ONE, TWO = NODE.key("training-1"), NODE.key("training-2")
 HOUR = timedelta(hours=1)
@@ -118,7 +121,7 @@ async def test_a_deleted_record_is_gone_from_every_list(store: StateStore) -> No
     assert await store.get(ONE) is None
     assert [one.key for one in await store.records(NODE)] == [TWO]
     assert [one.key for one in await store.records(NODE, "training")] == [TWO]
-    assert [one.key for one in await store.changed(NODE, 0, "training")] == [TWO]
+    assert [one.key for one in (await store.changed([Since(NODE, 0, "training")]))[0]] == [TWO]
 
 
 async def test_deleting_what_is_not_there_is_no_error(store: StateStore) -> None:
@@ -127,11 +130,21 @@ async def test_deleting_what_is_not_there_is_no_error(store: StateStore) -> None
 
 async def test_changed_tells_only_what_was_written_since(store: StateStore) -> None:
     first = await store.commit(Commit(put=put(node_record("training-1"), node_record("training-2"))))
-    assert [one.key for one in await store.changed(NODE, first.revision)] == []
+    assert [one.key for one in (await store.changed([Since(NODE, first.revision)]))[0]] == []
     second = await store.commit(Commit(put=put(node_record("training-2", phase=Phase.DRAINING))))
-    changed = await store.changed(NODE, first.revision, "training")
+    changed = (await store.changed([Since(NODE, first.revision, "training")]))[0]
     assert [(one.record.phase, one.revision) for one in changed] == [(Phase.DRAINING, second.revision)]
-    assert [one.key for one in await store.changed(NODE, first.revision - 1)] == [ONE, TWO]
+    assert [one.key for one in (await store.changed([Since(NODE, first.revision - 1)]))[0]] == [ONE, TWO]
+
+
+async def test_changed_tells_what_was_made_again_and_not_that_it_was_deleted(store: StateStore) -> None:
+    first = await store.commit(Commit(put=put(node_record("training-1"), node_record("training-2"))))
+    await store.commit(Commit(delete=(ONE, TWO)))
+    assert (await store.changed([Since(NODE, first.revision)]))[0] == []
+    again = await store.commit(Commit(put=put(node_record("training-1"))))
+    for pool in (None, "training"):
+        changed = (await store.changed([Since(NODE, first.revision, pool)]))[0]
+        assert [(one.key, one.revision) for one in changed] == [(ONE, again.revision)]
 
 
 async def test_a_stored_record_that_cannot_be_decoded_stops_nobody(lab: StoreLab) -> None:
@@ -223,6 +236,32 @@ async def test_revisions_and_fences_rise_over_a_rollback(lab: StoreLab) -> None:
     assert again.fence > lease.fence
 
 
+async def test_revisions_and_fences_rise_over_the_loss_of_everything(lab: StoreLab) -> None:
+    """By the server's clock: nothing else is left."""
+    before = await lab.store.commit(Commit(put=put(node_record()), emit=(node_failed(),)))
+    lease = await take(lab.store, "a")
+    await lab.pass_time(0.005)
+    await lab.lose_everything()
+    after = await lab.store.commit(Commit(put=put(node_record()), emit=(node_failed(),)))
+    assert after.revision > before.revision
+    assert after.entries[0].id > before.entries[0].id
+    with pytest.raises(Fenced, match="nobody holds it"):
+        await lab.store.commit(Commit(lease=lease, put=put(node_record())))
+    assert (await take(lab.store, "b")).fence > lease.fence
+
+
+async def test_events_after_a_rollback_have_ids_that_no_lost_event_had(lab: StoreLab) -> None:
+    await lab.store.commit(Commit(emit=(node_failed(),)))
+    backup = await lab.backup()
+    lost = [await lab.store.commit(Commit(emit=(node_failed(), node_cordoned()))) for _ in range(3)]
+    await lab.pass_time(0.005)
+    await lab.roll_back(backup)
+    assert await lab.store.outbox_length() == 1
+    after = await lab.store.commit(Commit(emit=(node_failed(),)))
+    assert after.entries[0].id > max(entry.id for one in lost for entry in one.entries)
+    assert after.waiting_before == 1
+
+
 async def test_revisions_and_fences_rise_while_the_servers_clock_is_behind(lab: StoreLab) -> None:
     ahead = int((await lab.store.now()).timestamp() * 1e6) + 3_600_000_000
     await lab.set_counters(revision=ahead, fence=ahead // 1000)
@@ -241,6 +280,78 @@ async def test_a_commit_whose_reply_was_lost_conflicts_when_it_is_tried_again(la
     with pytest.raises(Conflict):
         await lab.store.commit(commit)
     assert await lab.store.outbox_length() == 1
+
+
+async def test_a_commit_whose_request_was_lost_changed_nothing_and_is_tried_again(lab: StoreLab) -> None:
+    """To who made it, it looks the same as one whose reply was lost: only reading tells."""
+    commit = Commit(expect={ONE: ABSENT}, put=put(node_record()), emit=(node_failed(),))
+    async with lab.losing_the_request() as hurt:
+        with pytest.raises(StoreUnavailable):
+            await hurt.commit(commit)
+    assert await lab.store.get(ONE) is None
+    await lab.store.commit(commit)
+    assert await lab.store.outbox_length() == 1
+
+
+def a_fleet(pool: str = "training") -> dict[AnyKey, Record]:
+    return put(*(node_record(f"n-{number}", pool) for number in range(1000)))
+
+
+async def test_a_big_commit_is_applied_whole(store: StateStore) -> None:
+    await store.commit(Commit(put=a_fleet("before")))
+    committed = await store.commit(
+        Commit(
+            expect={NODE.key("absent"): ABSENT},
+            put=a_fleet(),
+            emit=tuple(node_failed(f"n-{number}") for number in range(1000)),
+            spend=tuple(Spend("launches", f"r-{number}", 1000) for number in range(1000)),
+        )
+    )
+    assert await store.records(NODE, "before") == []
+    assert {one.revision for one in await store.records(NODE, "training")} == {committed.revision}
+    assert len(await store.records(NODE, "training")) == 1000
+    assert await store.outbox_length() == len(await store.holders("launches")) == 1000
+    assert [entry.id for entry in await store.outbox()] == [entry.id for entry in committed.entries]
+
+
+@pytest.mark.parametrize("wrong", ["expect", "spend"])
+async def test_a_big_commit_of_which_one_thing_is_wrong_writes_nothing(store: StateStore, wrong: str) -> None:
+    """However late it is found."""
+    await store.commit(Commit(put=put(node_record()), spend=(Spend("full", "someone", 1),)))
+    commit = Commit(
+        expect=dict.fromkeys((*a_fleet(), ONE), ABSENT) if wrong == "expect" else {},
+        put=a_fleet(),
+        emit=tuple(node_failed(f"n-{number}") for number in range(1000)),
+        spend=(*(Spend("launches", f"r-{number}", 1000) for number in range(1000)), Spend("full", "me", 1)),
+    )
+    with pytest.raises(Conflict if wrong == "expect" else BudgetExhausted):
+        await store.commit(commit)
+    assert [one.key for one in await store.records(NODE)] == [ONE]
+    assert await store.outbox_length() == 0
+    assert await store.holders("launches") == []
+
+
+async def test_a_commit_about_two_pools_is_one(store: StateStore) -> None:
+    there = await store.commit(Commit(put=put(node_record("b-1", "b"))))
+    with pytest.raises(Conflict):
+        await store.commit(
+            Commit(expect={NODE.key("b-1"): there.revision - 1}, put=put(node_record("a-1", "a"), node_record("b-1")))
+        )
+    assert await store.records(NODE, "a") == []
+    assert [one.key.path for one in await store.records(NODE, "b")] == ["node/b-1"]
+
+
+async def test_who_lost_the_pool_is_told_so_whatever_else_is_wrong(lab: StoreLab) -> None:
+    """A conflict would let it decide again; it has to stop."""
+    old = await take(lab.store, "a")
+    await take(lab.store, "a")
+    await lab.store.commit(Commit(put={META.key(): meta("first"), ONE: node_record()}, spend=(Spend("b", "x", 1),)))
+    wrong = Commit(lease=old, expect={ONE: 5}, put=put(node_record()), spend=(Spend("b", "y", 1),))
+    with pytest.raises(Fenced):
+        await lab.store.commit(wrong)
+    lab.store.bind("second")
+    with pytest.raises(WrongIncarnation):
+        await lab.store.commit(wrong)
 
 
 async def test_of_sixteen_who_write_one_record_each_increment_counts(lab: StoreLab) -> None:
@@ -464,6 +575,23 @@ async def test_an_expired_lease_that_nobody_took_is_still_good(lab: StoreLab) ->
     assert await lab.store.renew(lease, HOUR) is not None
 
 
+async def test_a_lease_runs_by_the_servers_clock(lab: StoreLab) -> None:
+    """Not by that of who took it, which may be an hour wrong."""
+    before = await lab.store.now()
+    lease = await take(lab.store, "a", 100)
+    after = await lab.store.now()
+    assert before <= lease.expires_at - timedelta(seconds=100) <= after
+
+
+async def test_who_took_a_lease_and_was_not_told_takes_it_again_with_a_new_fence(lab: StoreLab) -> None:
+    async with lab.losing_the_reply() as hurt:
+        with pytest.raises(StoreUnavailable):
+            await hurt.acquire("provisioner/training", "a", HOUR)
+    assert await lab.store.acquire("provisioner/training", "b", HOUR) is None
+    (unknown,) = await lab.store.leases("provisioner/")
+    assert (await take(lab.store, "a")).fence > unknown.fence
+
+
 async def test_a_renewed_lease_outlives_its_first_expiry(lab: StoreLab) -> None:
     lease = await take(lab.store, "a", 0.2)
     renewed = await lab.store.renew(lease, timedelta(hours=2))
@@ -601,6 +729,49 @@ async def test_only_entries_older_than_asked_are_shown(lab: StoreLab) -> None:
     assert [entry.id for entry in await lab.store.outbox(older_than_s=0.5, before_id=old[1].id)] == [old[0].id]
 
 
+# Short of memory
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def own_lab(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[StoreLab]:
+    """Around a server that others may not be using meanwhile."""
+    made: StoreLab = MemoryLab()
+    if request.param == "redis":
+        made = RedisLab(request.getfixturevalue("killable_servers").redis.url, unique)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_a_store_out_of_memory_refuses_to_write_goes_on_answering_and_recovers(own_lab: StoreLab) -> None:
+    """It is unavailable for whoever writes, which every caller survives; nothing is half written and nothing evicted."""
+    store = own_lab.store
+    await store.commit(Commit(put=put(node_record("training-1")), emit=(node_failed("training-1"),)))
+    await store.write_beats([beat("training-1", 5)])
+    lease = await take(store, "a")
+    async with own_lab.full():
+        commit = Commit(put=a_fleet(), delete=(ONE,), emit=(node_failed("n-1"),), spend=(Spend("launches", "r", 1),))
+        for writes in (
+            store.commit(commit),
+            store.commit(Commit(delete=(ONE,))),
+            store.acquire("provisioner/other", "a", HOUR),
+            store.renew(lease, HOUR),
+            store.write_beats([beat("training-1", 9)]),
+        ):
+            with pytest.raises(StoreUnavailable, match="command not allowed"):
+                await writes
+        assert [one.key for one in await store.records(NODE)] == [ONE]
+        assert await store.beats(["training-1"]) == [beat("training-1", 5)]
+        assert await store.holders("launches") == []
+        (entry,) = await store.outbox()
+        await store.outbox_done([entry.id])  # what makes room is allowed
+        await store.release(lease)
+    await store.commit(commit)
+    assert len(await store.records(NODE)) == 1000
+    assert await store.outbox_length() == 1
+
+
 # The server
 
 
@@ -730,6 +901,117 @@ async def test_every_key_of_a_cluster_carries_its_hash_tag(redis_url: str, uniqu
     assert all(key.startswith(b"navarch:{%s}:" % unique.encode()) for key in tagged)
     assert {await lab.raw.ttl(key) for key in tagged} == {-1}
     await lab.close()
+
+
+async def test_a_time_to_live_that_a_stranger_gave_a_record_is_gone_with_the_next_write(
+    redis_url: str, unique: str
+) -> None:
+    """SET drops it, and nothing of ours ever has one: a record that could vanish by itself would be a lost machine."""
+    lab = RedisLab(redis_url, unique)
+    await lab.store.commit(Commit(put=put(node_record())))
+    await lab.raw.expire(lab.names.record(ONE.path), 3600)
+    await lab.store.commit(Commit(put=put(node_record(phase=Phase.DRAINING))))
+    assert await lab.raw.ttl(lab.names.record(ONE.path)) == -1
+    await lab.close()
+
+
+async def test_a_server_that_forgot_our_scripts_is_told_them_again(redis_url: str, unique: str) -> None:
+    lab = RedisLab(redis_url, unique)
+    await lab.store.commit(Commit(put=put(node_record())))
+    await lab.raw.script_flush()
+    await lab.store.commit(Commit(put=put(node_record())))
+    await lab.store.write_beats([beat("training-1", 5)])
+    assert await lab.store.acquire("provisioner/training", "a", HOUR) is not None
+    await lab.close()
+
+
+async def test_a_server_that_may_evict_records_is_refused_at_the_start(redis_lab: RedisLab) -> None:
+    await redis_lab.raw.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(StoreError, match="allkeys-lru, which deletes records silently") as caught:
+            await redis_lab.store.check()
+        assert not isinstance(caught.value, StoreUnavailable), "waiting does not help"
+    finally:
+        await redis_lab.raw.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize("how", ["demoted", "without its replica"])
+async def test_a_server_that_may_not_write_now_is_unavailable_and_used_again(redis_lab: RedisLab, how: str) -> None:
+    """As after a failover, where a connection still leads to the old primary: come again, not give up."""
+    store, raw = redis_lab.store, redis_lab.raw
+    committed = await store.commit(Commit(put=put(node_record()), emit=(node_failed(),)))
+    demote = ("REPLICAOF", "127.0.0.1", "9") if how == "demoted" else ("CONFIG", "SET", "min-replicas-to-write", "1")
+    restore = ("REPLICAOF", "NO", "ONE") if how == "demoted" else ("CONFIG", "SET", "min-replicas-to-write", "0")
+    await raw.execute_command(*demote)
+    try:
+        for writes in (
+            store.commit(Commit(put=put(node_record()))),
+            store.acquire("provisioner/training", "a", HOUR),
+            store.write_beats([beat("training-1", 5)]),
+            store.forget_beats(["training-1"]),
+            store.outbox_done([committed.entries[0].id]),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await writes
+        assert await revision_of(store, ONE) == committed.revision
+    finally:
+        await raw.execute_command(*restore)
+    await store.commit(Commit(expect={ONE: committed.revision}, put=put(node_record())))
+    assert await store.outbox_length() == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "passing"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", True),
+        (
+            "Error running script (call to f_2): @user_script:9: @user_script: 9: -OOM command not allowed when used",
+            True,
+        ),
+        ("Error running script (call to f_2): @user_script:19: -READONLY You can't write against a replica.", True),
+        ("LOADING Redis is loading the dataset in memory", True),
+        ("Command # 1 (HDEL x) of pipeline caused error: ('NOREPLICAS Not enough good replicas to write.',)", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("ERR unknown command 'BUSYWORK', with args beginning with: 'OOM'", False),
+        ("NOPERM this user has no permissions to run the 'evalsha' command", False),
+    ],
+)
+def test_a_server_that_cannot_now_is_told_from_one_that_never_will(said: str, *, passing: bool) -> None:
+    assert is_passing(ResponseError(said)) is passing
+
+
+@pytest.mark.integration
+async def test_a_server_restored_from_an_older_copy_of_its_files_lacks_the_rest_and_counts_on(
+    tmp_path: Path, unique: str
+) -> None:
+    """What a mirror of epoch and commit counter is for: the store itself cannot know."""
+    server = make_redis(tmp_path / "redis")
+    if not server.killable or not isinstance(server, ProcessServer):
+        pytest.skip("needs the files of a server of our own")
+    await asyncio.to_thread(server.start)
+    lab = RedisLab(server.url, unique)
+    try:
+        kept = await lab.store.commit(Commit(put={META.key(): meta("first"), ONE: node_record()}))
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(shutil.copytree, tmp_path / "redis", tmp_path / "backup")
+        await asyncio.to_thread(server.start)
+        lost = await lab.store.commit(Commit(put=put(node_record("training-2")), emit=(node_failed(),)))
+        lease = await take(lab.store, "a")
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(shutil.rmtree, tmp_path / "redis")
+        await asyncio.to_thread(shutil.copytree, tmp_path / "backup", tmp_path / "redis")
+        await asyncio.to_thread(server.start)
+        lab.store.bind("first")
+        assert [(one.key, one.revision) for one in await lab.store.records(NODE)] == [(ONE, kept.revision)]
+        assert await lab.store.outbox_length() == 0
+        with pytest.raises(Fenced):
+            await lab.store.commit(Commit(lease=lease, put=put(node_record())))
+        after = await lab.store.commit(Commit(expect={ONE: kept.revision}, put=put(node_record())))
+        assert after.revision > lost.revision
+        assert (await take(lab.store, "b")).fence > lease.fence
+    finally:
+        await lab.close()
+        await asyncio.to_thread(server.kill)
 
 
 async def test_a_url_that_nothing_can_use_is_refused_without_its_password() -> None:

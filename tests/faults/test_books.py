@@ -11,7 +11,7 @@ from fixtures.records import node_record
 from navarch_common.model.health import HealthRecord, HealthStatus
 from navarch_common.model.node import LaunchRequest, Phase
 from navarch_sim.fake_cloud.world import FakeMachine
-from support.books import Books, Told, violations
+from support.books import Books, Told, headline, violations
 from support.hostile import Deeds
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,6 +54,7 @@ def good() -> tuple[Books, Deeds]:
         ],
         outbox=0,
     )
+    books.heard = {one.id for one in books.told}
     return books, Deeds(broken={FAILED})
 
 
@@ -84,6 +85,9 @@ Wrong = Callable[[Books, Deeds], object]
         (lambda b, d: b.told.pop(1), "nothing was wrong with it"),
         (lambda b, d: d.busy.update({SHRUNK: NOW - timedelta(seconds=9)}), "ended as idle"),
         (lambda b, d: b.told.append(told("node.active", FAILED, 0)), "came after node.terminated"),
+        (lambda b, d: b.heard.discard("1-0"), "the subscriber was never told: "),
+        (lambda b, d: b.heard.discard("4-0"), "never told of node.terminated 4-0"),
+        (lambda b, d: b.told.append(told("node.terminated", FAILED, 9)), "node.terminated was told 2 times"),
         (lambda b, d: setattr(b, "outbox", 1), "outbox 1"),
         (lambda b, d: setattr(b, "desired", 2), "1 of 2 nodes"),
         (lambda b, d: b.budgets.update({"replace/training": [FAILED]}), "still astir"),
@@ -96,6 +100,18 @@ def test_each_wrong_is_found(wrong: Wrong, says: str) -> None:
     books, deeds = good()
     wrong(books, deeds)
     assert any(says in violation for violation in violations(books, deeds)), violations(books, deeds)
+
+
+def test_the_headline_counts_each_kind_of_wrong() -> None:
+    books, deeds = good()
+    deeds.counts.update({"machine xid": 1, "kill nats": 2})
+    assert headline(books, deeds, 7.4) == (
+        "1 failures (1 xid, 0 death, 0 stillbirth) under 2 faults: 0 duplicate launches, 0 leaks, 0 missing node.failed, "
+        "0 healthy nodes terminated, back at desired 7 s after the last fault"
+    )
+    books.machines += [machine(FAILED, on=True, instance="two"), machine("training-x", on=False)]
+    books.told.pop(0)
+    assert "1 duplicate launches, 1 leaks, 1 missing node.failed, 1 healthy" in headline(books, deeds, 0)
 
 
 def test_a_node_that_is_not_healthy_keeps_it_from_being_quiet() -> None:

@@ -76,7 +76,8 @@ def test_a_stop_while_it_starts_leaves_no_process_and_costs_no_node(
             stop(fleet, (signal.SIGINT, signal.SIGTERM)[index % 2])
         fleet.start()
         nodes = settle(fleet, 3)
-        assert {node["node"] for node in fleet.nodes("--all")} == nodes
+        refused = {"launch_failed"} if config is FAKE else set()  # The weather: a launch that made nothing.
+        assert {node["node"] for node in fleet.nodes("--all") if node["phase"] not in refused} == nodes
         assert not NEVER & {event["type"] for event in fleet.events()} - (
             {"node.launch-failed.v1"} if config is FAKE else set()
         )
@@ -98,6 +99,7 @@ def terminate(fleet: Fleet) -> int:
     return 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [LOCAL, FAKE], ids=["local", "fake"])
 def test_a_stop_or_a_kill_in_the_middle_of_work_leaves_as_many_machines_as_wanted(tmp_path: Path, config: str) -> None:
     rounds: list[tuple[Ask, float, str]] = [

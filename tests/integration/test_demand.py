@@ -188,8 +188,8 @@ def test_a_paused_pool_hears_demand_and_keeps_its_size_until_it_is_resumed(plane
 
 def test_an_operators_size_holds_against_demand_for_as_long_as_asked(plane: Plane) -> None:
     wants(plane, "sums", 10, "ray")
-    plane.navarch("pool", "scale", "sums", "--nodes", "2", "--for", "3s", "--wait")
+    plane.navarch("pool", "scale", "sums", "--nodes", "2", "--for", "8s", "--wait")
     found = status(plane, "sums")
     assert (found["desired"], found["limited"]["code"]) == (2, "operator-hold")
     assert found["hold_until"]
-    desired(plane, "sums", 1, within_s=15)
+    desired(plane, "sums", 1, within_s=20)

@@ -124,6 +124,27 @@ async def test_a_report_whose_commits_reply_was_lost_comes_again_and_is_told_onc
     assert len({*events, *waiting}) == 1
 
 
+async def test_a_verdict_that_may_yet_be_forgotten_is_no_reason_to_acknowledge_the_report_that_led_to_it(
+    world: World,
+) -> None:
+    rig = await fleet_of(world, NAMES[0])
+    async with rig.running():
+        await settle(rig, NAMES[0])
+        # Behind Sentinels a commit that no replica had is in the store for everyone to read, until a failover.
+        world.store.lose_replies(100)
+        await rig.report(said(NAMES[0]))
+        await rig.becomes(NAMES[0], "unhealthy")
+        for _ in range(20):
+            world.advance(1)
+            await asyncio.sleep(0.01)
+        assert await world.bus.pending(REPORTS, "health") == 1, "acknowledged for what only an unknown commit says"
+        world.store.lose_replies(0)
+        for _ in range(20):
+            world.advance(1)
+            await asyncio.sleep(0.01)
+        await rig.settled()
+
+
 async def test_nothing_is_acknowledged_while_the_store_is_away(world: World) -> None:
     rig = await fleet_of(world, NAMES[0])
     async with rig.running():
@@ -280,7 +301,7 @@ async def test_a_report_that_cannot_be_used_is_dead_told_and_harms_nobody(
         await rig.report(said(NAMES[1], code=63))
         await rig.becomes(NAMES[1], "degraded")
         await rig.settled()
-    async with world.bus.read("NAVARCH_DEAD") as messages:
+    async with world.bus.read("NAVARCH_DEAD", ("navarch.dead.*",)) as messages:
         dead = [message async for message in messages]
     assert [message.data for message in dead] == [data]
     (event,) = await world.events("cluster.message-rejected")
@@ -416,6 +437,22 @@ async def test_heartbeats_that_come_late_or_twice_or_from_a_boot_that_is_over_co
         await world.bus.publish(f"navarch.heartbeat.{NAMES[0]}", encode(structs.replace(beat, sequence=99)))
         await rig.step()
         assert rig.service._hearing.heard == heard + 2
+
+
+async def test_a_boot_that_was_thought_over_counts_again_where_the_one_after_it_was_a_twin_that_is_gone(
+    world: World,
+) -> None:
+    """Two machines of one node, as a cloud without tokens may make them: the double is ended, the other must not die of its
+    silence."""
+    rig = await fleet_of(world, NAMES[0])
+    async with rig.running():
+        await settle(rig, NAMES[0])
+        await rig.beat(NAMES[0], boot_id="boot-two")
+        await rig.step()
+        await rig.pass_time(400, NAMES)
+        record = await rig.health(NAMES[0])
+        assert (record.status, record.silent_since) == (STATUS.HEALTHY, None)
+    assert await world.events("node.failed") == []
 
 
 # Silence

@@ -444,6 +444,8 @@ def on_a_terminal(
                     shown += os.read(terminal, 65536)
                 except OSError:  # the other end is closed
                     break
+        else:
+            os.kill(pid, signal.SIGKILL)
     finally:
         os.close(terminal)
         _, status = os.waitpid(pid, 0)

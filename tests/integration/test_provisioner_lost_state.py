@@ -1,6 +1,7 @@
 """The provisioner when records are missing, and when what it hears is of no use."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from msgspec import structs
 
@@ -8,6 +9,7 @@ from fixtures.world import World
 from navarch_common.model.cluster import INBOX, META, MetaRecord, SafeMode
 from navarch_common.model.health import HealthStatus
 from navarch_common.model.node import NODE, LaunchRequest, Phase
+from navarch_common.store.meta import taken_over
 from navarch_provisioner.cloud.base import Upstream
 from support.provisioner_world import POOL_NAME, Rig
 
@@ -47,17 +49,23 @@ async def test_after_a_lost_store_machines_are_adopted_and_nothing_is_launched_o
             await rig.register(record.node)
             await rig.phase(record.node, Phase.VALIDATING)
             await rig.judge(record.node, HealthStatus.HEALTHY)
-        await rig.reach(lambda rs: all(r.phase is Phase.ACTIVE for r in rs[:2]), "both are active")
+        await rig.reach(
+            lambda rs: sum(r.phase is Phase.ACTIVE for r in rs if r.node.startswith("training-old")) == 2, "both active"
+        )
         await rig.reach(lambda rs: len(rs) == 5, "safe mode ends, and the pool grows")
     assert not await in_safe_mode(world)
     assert rig.cloud.terminated == []
     assert len(await world.events("cluster.safe-mode-left")) == 1
 
 
-async def test_safe_mode_ends_where_no_machine_is_left(world: World) -> None:
+async def test_safe_mode_ends_where_no_machine_is_left_once_a_list_would_show_it(world: World) -> None:
     await enter_safe_mode(world)
     async with Rig(world).running() as rig:
         await rig.desire(1)
+        await rig.pass_time(30)
+        await asyncio.sleep(0.2)
+        assert await rig.nodes() == []
+        await rig.pass_time(35)
         await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "a machine")
 
 
@@ -71,6 +79,77 @@ async def test_safe_mode_stays_while_a_machine_of_another_installation_is_there(
     assert await in_safe_mode(world)
     assert len(rig.cloud.made) == 1
     assert await rig.nodes() == []
+
+
+async def first_start(world: World) -> None:
+    stored = await world.store.get(META.key())
+    assert stored is not None
+    await world.plant((META.key(), structs.replace(stored.record, first_look=True)))
+
+
+async def test_a_first_start_launches_nothing_before_every_provider_has_told_what_it_has(world: World) -> None:
+    await first_start(world)
+    rig = Rig(world)
+    rig.cloud.list_error = Upstream("unwell")
+    async with rig.running():
+        await rig.desire(1)
+        await asyncio.sleep(0.3)
+        assert rig.cloud.made == []
+        rig.cloud.list_error = None
+        await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "a machine")
+    assert await world.events("cluster.safe-mode-entered") == []
+
+
+async def test_a_first_start_that_finds_another_installation_waits_for_an_operator_and_may_take_it_over(
+    world: World,
+) -> None:
+    await first_start(world)
+    rig = Rig(world)
+    old_machine(rig, "training-theirs1", "someone-else")
+    async with rig.running():
+        await rig.desire(1)
+        await until_async(lambda: in_safe_mode(world), "safe mode")
+        await asyncio.sleep(0.2)
+        assert (len(rig.cloud.made), await rig.nodes()) == (1, [])
+        stored = await world.store.get(META.key())
+        assert stored is not None
+        assert stored.record.safe_mode is not None
+        assert stored.record.safe_mode.code == "unknown-installation"
+        await world.plant((META.key(), taken_over(stored.record, "someone-else")))
+        await world.life.step()
+        await rig.reach(lambda rs: [r.node for r in rs] == ["training-theirs1"], "it is adopted")
+        await rig.register("training-theirs1")
+        await until_async(lambda: not_in_safe_mode(world), "safe mode left")
+    assert rig.cloud.terminated == []
+    assert world.life.installation == "someone-else"
+    assert (await world.bus.kv_get("NAVARCH_STATE", "meta.test")).value.count(b"someone-else") == 1  # type: ignore[union-attr]
+
+
+async def not_in_safe_mode(world: World) -> bool:
+    return not await in_safe_mode(world)
+
+
+async def until_async(ask: Callable[[], Awaitable[bool]], what: str) -> None:
+    for _ in range(500):
+        if await ask():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"waited in vain: {what}")
+
+
+async def test_two_machines_of_one_node_make_one_node_the_older_one(world: World) -> None:
+    await enter_safe_mode(world)
+    rig = Rig(world)
+    old_machine(rig, "training-twin001", world.meta.installation)
+    world.advance(60)
+    first = rig.cloud.made[0]
+    rig.cloud._make(structs.replace(first, token="f" * 32))
+    async with rig.running():
+        await rig.reach(lambda rs: len(rs) == 1, "one is adopted")
+        await asyncio.sleep(0.2)
+        [record] = await rig.nodes()
+    assert record.instance is not None
+    assert record.instance.instance_id == "i-0000"
 
 
 async def test_in_safe_mode_the_reports_of_an_unknown_node_wait(world: World) -> None:
@@ -97,7 +176,9 @@ async def test_garbage_is_dropped_told_once_a_minute_and_harms_nobody(world: Wor
         [name] = await rig.grow(1)
         for index in range(20):
             subject = world.subjects.report(name, "lifecycle")
-            await world.bus.publish_durable(subject, b'{"type": "nonsense"', msg_id=f"garbage-{index}")
+            await world.bus.publish_durable(
+                subject, b'{"type": "report.registered.v1", "node"', msg_id=f"garbage-{index}"
+            )
         await asyncio.sleep(0.3)
         assert (await rig.node(name)).phase is Phase.ACTIVE
     assert await world.bus.pending("NAVARCH_REPORTS", "provisioner") == 0

@@ -99,7 +99,7 @@ async def test_a_refusal_is_no_end_and_is_tried_again_after_a_pause(world: World
     async with rig.running():
         await rig.desire(1)
         await rig.reach(lambda rs: any(r.phase is Phase.LAUNCH_FAILED for r in rs), "a failed launch")
-        [event] = await world.events("pool.exhausted")
+        [event] = await world.told("pool.exhausted")
         assert event.code == "no-capacity"
         await rig.pass_time(40)
         await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "another try")
@@ -121,6 +121,25 @@ async def test_a_machine_that_never_registers_is_given_up_and_replaced(world: Wo
         await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "its successor")
     assert len(await world.events("node.registration-timeout")) == 1
     assert rig.cloud.terminated == [late.node]
+
+
+async def test_a_machine_that_cannot_register_while_the_bus_is_away_from_us_is_not_given_up_for_that(
+    world: World,
+) -> None:
+    rig = Rig(world, own=True)
+    async with rig.running():
+        await rig.desire(1)
+        await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "booting")
+        [new] = await rig.nodes()
+        bus = rig.deps.bus
+        bus.lose_connection()  # type: ignore[attr-defined]
+        await rig.register(new.node)
+        await rig.pass_time(650)
+        await asyncio.sleep(0.2)
+        assert (await rig.node(new.node)).phase is Phase.BOOTING
+        bus.restore_connection()  # type: ignore[attr-defined]
+        await rig.phase(new.node, Phase.VALIDATING)
+    assert await world.events("node.registration-timeout") == []
 
 
 async def test_a_machine_that_vanished_is_refilled_once_health_says_that_it_failed(world: World) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,15 +34,19 @@ class Apart:
             name = f"{service}-{copy}"
             self.http = self.until(lambda: self._address(name), "the gateway's address in its log")
 
-    def spawn(self, service: str, copy: int = 0) -> None:
-        """Starts it without waiting for anything."""
+    def spawn(self, service: str, copy: int = 0, *, newer: bool = False) -> None:
+        """Starts it without waiting for anything; `newer` as the next release would be, see `support.newer`."""
         name = f"{service}-{copy}"
+        program = [sys.executable, "-m", "support.newer", service] if newer else [str(BIN / f"navarch-{service}")]
         with self.log(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [str(BIN / f"navarch-{service}"), "--config", str(self._file), "--data-dir", str(self.data_dir),
+                [*program, "--config", str(self._file), "--data-dir", str(self.data_dir),
                  "--metrics-addr", "127.0.0.1:0"],
                 stdout=log, stderr=log, cwd=self._directory,
-                env={**environment(), "NAVARCH_NATS_URL": self._servers.nats.url, "NAVARCH_REDIS_URL": self._servers.redis.url},
+                env={
+                    **environment(), "NAVARCH_NATS_URL": self._servers.nats.url, "NAVARCH_REDIS_URL": self._servers.redis.url,
+                    "PYTHONPATH": str(Path(__file__).parent.parent),
+                },
             )  # fmt: skip
 
     def log(self, name: str) -> Path:

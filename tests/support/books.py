@@ -4,16 +4,12 @@ in sentences what does not fit; it is pure.
 
 import asyncio
 import json
-import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import nats
-from redis.asyncio import Redis
 
 from navarch_common.events.subjects import Subjects
 from navarch_common.model.health import HEALTH, HealthRecord, HealthStatus
@@ -21,8 +17,10 @@ from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase
 from navarch_common.model.pool import POOL
 from navarch_common.store.redis import RedisStore
 from navarch_common.store.redis_commit import Names
-from navarch_sim.fake_cloud.world import FakeMachine
+from navarch_common.store.redis_connect import connect
+from support.clouds import Machines, Made
 from support.hostile import Deeds
+from support.outsider import DURABLE
 
 WORK_IS_KNOWN = timedelta(seconds=3)
 """After so long every copy has heard of work on a node."""
@@ -55,7 +53,7 @@ class Told:
 @dataclass
 class Books:
     desired: int
-    machines: list[FakeMachine]
+    machines: list[Made]
     """Every machine that was ever made."""
     nodes: dict[str, NodeRecord]
     health: dict[str, HealthRecord]
@@ -67,6 +65,8 @@ class Books:
     """By durable consumer: messages not yet delivered, and messages delivered and not acknowledged."""
     reports: int = 0
     """Messages in the work queue."""
+    heard: set[str] | None = None
+    """Ids of the events that a subscriber from outside was told of; None where there was none."""
 
     def first_copies(self) -> list[Told]:
         seen: set[str] = set()
@@ -107,16 +107,8 @@ class Books:
         return ""
 
 
-def machines_of(cloud: Path) -> list[FakeMachine]:
-    """What the cloud wrote down, without asking it."""
-    with sqlite3.connect(f"file:{cloud / 'cloud.db'}?mode=ro", uri=True) as database:
-        rows = database.execute("SELECT body FROM machines ORDER BY rowid").fetchall()
-    database.close()
-    return [msgspec.json.decode(body, type=FakeMachine) for (body,) in rows]
-
-
 async def read_books(
-    cloud: Path, store: RedisStore, *, nats_url: str, redis_url: str, cluster: str, pool: str
+    cloud: Machines, store: RedisStore, *, nats_url: str, redis_url: str, cluster: str, pool: str
 ) -> Books:
     async with asyncio.timeout(30):
         stored = await store.get(POOL.key(pool))
@@ -125,7 +117,7 @@ async def read_books(
         health = await store.records(HEALTH, pool)
         books = Books(
             desired=stored.record.desired,
-            machines=machines_of(cloud),
+            machines=await asyncio.to_thread(cloud.made),
             nodes={one.record.node: one.record for one in nodes},
             health={one.record.node: one.record for one in health},
             told=[],
@@ -137,7 +129,7 @@ async def read_books(
 
 
 async def _budgets(redis_url: str, cluster: str) -> dict[str, list[str]]:
-    raw: Any = Redis.from_url(redis_url, protocol=2)
+    raw: Any = connect(redis_url, timeout_s=5.0)
     prefix = Names(cluster).bucket("")
     try:
         keys = [key.decode() async for key in raw.scan_iter(match=f"{prefix}*", count=1000)]
@@ -149,12 +141,13 @@ async def _budgets(redis_url: str, cluster: str) -> dict[str, list[str]]:
 
 async def _read_streams(books: Books, nats_url: str, prefix: str) -> None:
     subjects = Subjects(prefix)
-    client = await nats.connect(nats_url)
+    client = await nats.connect(nats_url.split(","))
     try:
         stream = client.jetstream(timeout=5)
         for name in (subjects.stream("REPORTS"), subjects.stream("EVENTS")):
             for info in await stream.consumers_info(name):
-                if info.config.durable_name:
+                # Other people's consumers are their own business.
+                if info.config.durable_name and (name != subjects.stream("EVENTS") or info.name == DURABLE):
                     books.pending[f"{name}/{info.name}"] = (info.num_pending or 0, info.num_ack_pending or 0)
         books.reports = (await stream.stream_info(subjects.stream("REPORTS"))).state.messages
         state = (await stream.stream_info(subjects.stream("EVENTS"))).state
@@ -169,45 +162,71 @@ async def _read_streams(books: Books, nats_url: str, prefix: str) -> None:
 
 def violations(books: Books, deeds: Deeds) -> list[str]:
     return [
-        *_machines_and_records(books),
+        *_duplicates(books),
+        *_leaks(books),
+        *_without_machine(books),
+        *_missing(books, deeds),
         *_failures(books, deeds),
         *_ends(books, deeds),
+        *_twice(books),
         *_order(books),
+        *_unheard(books),
         *([f"still astir: {books.quiet()}"] if books.quiet() else []),
         *([f"{books.reports} reports were never taken"] if books.reports else []),
         *deeds.surprises,
     ]
 
 
-def _machines_and_records(books: Books) -> list[str]:
+def _duplicates(books: Books) -> list[str]:
     ever = Counter(machine.request.node for machine in books.machines)
     tokens = Counter(machine.request.token for machine in books.machines)
-    on = Counter(machine.request.node for machine in books.machines if machine.power != "ended")
-    living = {node for node, record in books.nodes.items() if record.phase not in ENDED}
+    on = _living(books)
     wrong = [f"{count} machines were made for {node}" for node, count in ever.items() if count > 1]
     wrong += [f"{count} machines were made for token {token}" for token, count in tokens.items() if count > 1]
-    wrong += [f"{count} machines live for {node}" for node, count in on.items() if count > 1]
-    wrong += [f"the machine of {node} lives, its record is {_phase(books, node)}" for node in on.keys() - living]
-    wrong += [f"{node} is {_phase(books, node)} and has no machine" for node in living - on.keys()]
-    return wrong
+    return wrong + [f"{count} machines live for {node}" for node, count in on.items() if count > 1]
+
+
+def _leaks(books: Books) -> list[str]:
+    known = {node for node, record in books.nodes.items() if record.phase not in ENDED}
+    lost = sorted(_living(books).keys() - known)
+    return [f"the machine of {node} lives, its record is {_phase(books, node)}" for node in lost]
+
+
+def _without_machine(books: Books) -> list[str]:
+    known = {node for node, record in books.nodes.items() if record.phase not in ENDED}
+    return [f"{node} is {_phase(books, node)} and has no machine" for node in sorted(known - _living(books).keys())]
+
+
+def _living(books: Books) -> Counter[str]:
+    return Counter(machine.request.node for machine in books.machines if machine.power != "ended")
 
 
 def _phase(books: Books, node: str) -> str:
     return books.nodes[node].phase.value if node in books.nodes else "missing"
 
 
-def _failures(books: Books, deeds: Deeds) -> list[str]:
-    """Who was broken failed once and is gone; who was not, did not fail."""
+def _missing(books: Books, deeds: Deeds) -> list[str]:
+    """Who was broken failed, and whoever listens heard of it; unless its machine was on its way out already."""
     failed = books.of("node.failed")
     drained = {node for node, told in books.of("node.draining").items() if told[0].event["cause"] == "scale-down"}
-    on = {machine.request.node for machine in books.machines if machine.power != "ended"}
     wrong = []
     for node in sorted(deeds.broken):
-        told = failed.get(node, [])
-        if not told and node not in drained:
-            wrong.append(f"{node} was broken and never failed: {_story(books, node)}")
-        if node in on:
-            wrong.append(f"{node} was broken and its machine still lives: {_story(books, node)}")
+        if node not in failed:
+            if node not in drained:
+                wrong.append(f"{node} was broken and never failed: {_story(books, node)}")
+        elif books.heard is not None and not any(one.id in books.heard for one in failed[node]):
+            wrong.append(f"{node} failed and the subscriber was never told: {_story(books, node)}")
+    return wrong
+
+
+def _failures(books: Books, deeds: Deeds) -> list[str]:
+    """Who failed did so once and is gone; who was not broken did not fail."""
+    failed, on = books.of("node.failed"), _living(books)
+    wrong = [
+        f"{node} was broken and its machine still lives: {_story(books, node)}"
+        for node in sorted(deeds.broken)
+        if node in on
+    ]
     for node, told in sorted(failed.items()):
         if len(told) > 1:
             wrong.append(f"{node} failed {len(told)} times: {_story(books, node)}")
@@ -233,6 +252,17 @@ def _ends(books: Books, deeds: Deeds) -> list[str]:
     return wrong
 
 
+def _twice(books: Books) -> list[str]:
+    """What can happen to a node once is told once; but for one that was found again after its record was lost."""
+    adopted = {node for node, told in books.of("node.launched").items() if told[-1].event.get("code") == "adopted"}
+    return [
+        f"{node}: {kind} was told {len(told)} times: {_story(books, node)}"
+        for kind in ("node.planned", "node.launched", "node.active", "node.terminated")
+        for node, told in books.of(kind).items()
+        if len(told) > 1 and node not in adopted
+    ]
+
+
 def _order(books: Books) -> list[str]:
     last: dict[str, Told] = {}
     wrong = []
@@ -244,11 +274,30 @@ def _order(books: Books) -> list[str]:
     return wrong
 
 
+def _unheard(books: Books) -> list[str]:
+    if books.heard is None:
+        return []
+    missed = [one for one in books.first_copies() if one.id not in books.heard]
+    return [f"the subscriber was never told of {one.kind} {one.id} of {one.node}" for one in missed]
+
+
 def _story(books: Books, node: str) -> str:
     told = [
         f"\n    {one.event['at']} {one.kind} {one.id} {one.event['reason']}" for one in books.told if one.node == node
     ]
     return f"now {_phase(books, node)}{''.join(told)}"
+
+
+def headline(books: Books, deeds: Deeds, quiet_s: float) -> str:
+    """The figures that people pay for, in one line."""
+    kinds = ("xid", "death", "stillbirth")
+    of = ", ".join(f"{deeds.counts[f'machine {kind}']} {kind}" for kind in kinds)
+    kills = sum(count for deed, count in deeds.counts.items() if deed.startswith(("kill", "pause", "network")))
+    return (
+        f"{deeds.failures} failures ({of}) under {kills} faults: {len(_duplicates(books))} duplicate launches, "
+        f"{len(_leaks(books))} leaks, {len(_missing(books, deeds))} missing node.failed, {len(_ends(books, deeds))} healthy "
+        f"nodes terminated, back at desired {quiet_s:.0f} s after the last fault"
+    )
 
 
 def numbers(books: Books, deeds: Deeds) -> str:

@@ -1,5 +1,6 @@
 """A gateway over a store and a bus in memory, with a small fleet in it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -141,6 +142,21 @@ class GatewayWorld:
         return problem
 
 
+async def answering(gateway: GatewayWorld, subject: str, reply: bytes) -> "asyncio.Task[None]":
+    """Answers each request on `subject` with `reply`, until cancelled."""
+    listening = asyncio.Event()
+
+    async def serve() -> None:
+        async with gateway.world.bus.subscribe(subject) as requests:
+            listening.set()
+            async for request in requests:
+                await gateway.world.bus.reply(request, reply)
+
+    task = asyncio.create_task(serve())
+    await listening.wait()
+    return task
+
+
 def make_deps(world: World, config: str = CONFIG) -> Deps:
     own = loaded(config)
     return Deps(
@@ -151,7 +167,7 @@ def make_deps(world: World, config: str = CONFIG) -> Deps:
         rng=world.rng,
         subjects=world.subjects,
         cluster=world.cluster,
-        installation="installation",
+        life=world.life,
         config=ConfigWatch(world.store, world.bus, world.subjects, own, {}),
         telemetry=Telemetry(world.rng),
         metrics=Metrics(),

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import inspect
 
 from navarch_common.events import kinds, messages
+from navarch_common.events.audit import Audit
 from navarch_common.model import FAMILIES
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "golden"
@@ -21,7 +22,7 @@ WORDS = ["training", "training-k7x2mpd", "operator:alice", "xid-79", "2026"]
 def types() -> dict[str, type[msgspec.Struct]]:
     """Every message and record by the name of its golden file."""
     found: dict[str, type[msgspec.Struct]] = {}
-    for kind in (*kinds.ALL, *messages.MESSAGES):
+    for kind in (*kinds.ALL, Audit, *messages.MESSAGES):
         config = kind.__struct_config__
         found[f"message.{config.tag or kind.__name__.lower()}"] = kind
     for family in FAMILIES:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from fixtures.world import World
+from navarch_common.clock import Clock
 from navarch_common.events import encode
 from navarch_common.events.messages import HealthReport, Heartbeat
 from navarch_common.model.health import HEALTH, HealthRecord
@@ -31,9 +32,18 @@ REPORTS = "NAVARCH_REPORTS"
 class Rig:
     """What a test does to health, and what it sees of it."""
 
-    def __init__(self, world: World, *, text: str = CONFIG, instance: str = "copy-1", own: bool = False) -> None:
-        """`own`: connections of its own, as another process has."""
+    def __init__(
+        self,
+        world: World,
+        *,
+        text: str = CONFIG,
+        instance: str = "copy-1",
+        own: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """`own`: connections of its own, as another process has. `clock` is this copy's own; None is the world's."""
         deps = make_deps(world, "health", text, instance=instance)
+        deps = replace(deps, clock=clock or deps.clock)
         if own:
             store, bus = world.another_process()
             deps = replace(deps, store=store, bus=bus).named("health")
@@ -61,7 +71,7 @@ class Rig:
         for tick in range(round(seconds / OBSERVE_S)):
             self.world.advance(OBSERVE_S)
             self.monotonic_s += OBSERVE_S
-            self.service._observer.note(self.world.clock.now(), self.monotonic_s, self.deps.bus.status)
+            self.service._observer.note(self.deps.clock.now(), self.monotonic_s, self.deps.bus.status)
             if tick % round(5 / OBSERVE_S) == 0:
                 for name in names:
                     await self.beat(name)

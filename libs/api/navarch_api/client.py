@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -34,6 +34,8 @@ ANSWER_BYTES_MAX = 256 << 20
 _PAGE = 1000
 _REPEATS = 2
 """How often a call that is harmless when repeated is sent again after its connection broke."""
+_RETRY_MAX_S = 10.0
+"""The longest pause before a broken stream is taken up again."""
 _STREAM_SILENCE_S = 45.0
 """The server sends an empty line each 15 s: a stream silent for longer than this is dead."""
 
@@ -184,6 +186,23 @@ class AsyncClient:
     async def pool_wish(self, pool: str, request_id: str) -> t.WishState:
         return await self._get(f"pools/{_part(pool)}/wishes/{_part(request_id)}", t.WishState)
 
+    # Changes
+
+    async def changes(self) -> t.ChangeList:
+        """What waits for an operator's word, or is only said."""
+        return await self._get("changes", t.ChangeList)
+
+    async def wish_change(
+        self, change: str, verb: t.ChangeVerb, *, reason: str = "", request_id: str | None = None
+    ) -> t.WishAccepted:
+        """`change` is the id of one that waits; to `cancel`, also the node whose replacement is to be stopped."""
+        body = {"verb": verb, "reason": reason, "request_id": request_id or new_request_id()}
+        return await self._post(f"changes/{_part(change)}/wishes", t.WishAccepted, body, repeatable=True)
+
+    async def preview_change_wish(self, change: str, verb: t.ChangeVerb, *, reason: str = "") -> t.WishPreview:
+        body = {"verb": verb, "reason": reason}
+        return await self._post(f"changes/{_part(change)}/wishes", t.WishPreview, body, query={"dry_run": 1})
+
     # The cluster
 
     async def plan(self, pool: str | None = None) -> t.Plan:
@@ -201,11 +220,23 @@ class AsyncClient:
         body = {"reason": reason} | ({} if pool is None else {"pool": pool})
         return await self._post("unfreeze", t.GuardAccepted, body)
 
+    async def hold(self, target: str, *, reason: str, for_s: float | None = None) -> t.GuardAccepted:
+        """No automation touches `target`, a node or a pool, for `for_s`; None is four hours."""
+        body: dict[str, Any] = {"target": target, "reason": reason}
+        return await self._post("hold", t.GuardAccepted, body | ({} if for_s is None else {"for_s": for_s}))
+
+    async def release(self, target: str, *, reason: str = "") -> t.GuardAccepted:
+        return await self._post("release", t.GuardAccepted, {"target": target, "reason": reason})
+
     async def guards(self) -> t.GuardList:
         return await self._get("guards", t.GuardList)
 
     async def config(self) -> t.Config:
         return await self._get("config", t.Config)
+
+    async def preview_config(self, text: str, *, source: str) -> t.ConfigPreview:
+        """What the configuration `text` would take out of the fleet. `source` is the name that mistakes are told with."""
+        return await self._post("config/preview", t.ConfigPreview, {"text": text, "source": source}, repeatable=True)
 
     async def version(self) -> t.Version:
         return await self._get("version", t.Version)
@@ -228,6 +259,31 @@ class AsyncClient:
         query: Query = {"pool": pool, "node": node, "type": type, "since": since, "limit": limit}
         return await self._get("events", t.EventList, query)
 
+    async def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        pool: str | None = None,
+        node: str | None = None,
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> t.AuditList:
+        """Who did what and why: the newest entries that match, newest last. `actor` is `operator:NAME`, or a service."""
+        query: Query = {
+            "actor": actor, "action": action, "pool": pool, "node": node, "since": since, "limit": limit,
+        }  # fmt: skip
+        return await self._get("audit", t.AuditList, query)
+
+    async def dead_letters(self, *, since: str | None = None, limit: int | None = None) -> t.DeadLetterList:
+        """What nobody could use, the newest `limit`, oldest first."""
+        return await self._get("dead", t.DeadLetterList, {"since": since, "limit": limit})
+
+    async def replay_dead_letters(self, sequences: Sequence[int] = (), *, reason: str = "") -> t.ReplayedList:
+        """Puts dead letters back on their subjects: those named, or all that were not put back yet."""
+        body = {"sequences": list(sequences), "all": not sequences, "reason": reason}
+        return await self._post("dead/replay", t.ReplayedList, body, repeatable=True)
+
     async def follow_events(
         self,
         *,
@@ -237,28 +293,43 @@ class AsyncClient:
         since: str | None = None,
         after: int | None = None,
         retry_s: float = 1.0,
+        on_break: Callable[[str], None] | None = None,
     ) -> AsyncIterator[t.EventItem]:
-        """Events as they happen, for ever. A broken stream is taken up again behind the last event that was seen.
+        """Events as they happen, for ever. A broken stream is taken up again behind the last event that was seen, or where
+        it began, through whichever gateway answers then: no gap, and no event twice.
 
-        Begins with what comes from now on, or at `since`, or behind stream sequence `after`. Raises `Unreachable` only
-        where the first connection fails, `ApiError` whenever the server refuses.
+        Begins with what comes from now on, or at `since`, or behind stream sequence `after`. `on_break` is told why a stream
+        broke. Raises `Unreachable` only where the first connection fails, `ApiError` where the request itself is refused.
         """
-        started = False
+        stream: str | None = None
+        started, pause_s = False, retry_s
         while True:
             query: Query = {
                 "pool": pool, "node": node, "type": type, "follow": 1,
-                "since": since if after is None else None, "after": after,
+                "since": since if after is None else None, "after": after, "stream": None if after is None else stream,
             }  # fmt: skip
+            broke = "it ended"
             try:
                 async with self._stream("events", query) as response:
-                    started = True
+                    started, pause_s = True, retry_s
+                    stream = response.headers.get("Navarch-Stream")
+                    after = _number(response.headers.get("Navarch-After"), after)
+                    since = response.headers.get("Navarch-Since", since)
                     async for item in events_of(response.aiter_bytes()):
-                        after = max(after or 0, item.sequence)
+                        after = item.sequence
                         yield item
             except (httpx.TransportError, Unreachable, TimedOut) as error:
                 if not started:
                     raise _no_answer(error, self.server, self._timeout_s) from error
-            await asyncio.sleep(retry_s)
+                broke = str(error) or error.__class__.__name__
+            except _Unavailable as error:
+                if not started:
+                    raise error.refusal from error
+                broke = str(error.refusal)
+            if on_break is not None:
+                on_break(broke)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, max(retry_s, _RETRY_MAX_S))
 
     async def wait_for_wish(
         self, request_id: str, *, node: str = "", pool: str = "", timeout_s: float, poll_s: float = 0.5
@@ -273,6 +344,29 @@ class AsyncClient:
                     await asyncio.sleep(poll_s)
         except TimeoutError as error:
             raise TimedOut(f"no final answer to {request_id} after {timeout_s:g} s; it stays asked for") from error
+
+    # Leaks and safe mode
+
+    async def leaks(self) -> t.LeakList:
+        """Machines at our providers that no living record explains."""
+        return await self._get("leaks", t.LeakList)
+
+    async def wish_leaks(
+        self, verb: Literal["adopt", "gc"], machines: Sequence[str], *, reason: str = "", request_id: str | None = None
+    ) -> t.LeakWishAccepted:
+        """Asks for leaked machines, named as `<provider>/<instance>` or by their instance alone, to be adopted or ended."""
+        body = {"machines": list(machines), "reason": reason, "request_id": request_id or new_request_id()}
+        return await self._post(f"leaks/{verb}", t.LeakWishAccepted, body, repeatable=True)
+
+    async def adopt_installation(self, installation: str, *, reason: str = "") -> t.InstallationAdopted:
+        """Takes another installation's machines over as ours. Only in safe mode."""
+        return await self._post(
+            "installation/adopt", t.InstallationAdopted, {"installation": installation, "reason": reason}
+        )
+
+    async def leave_safe_mode(self, *, reason: str) -> t.SafeModeLeft:
+        """Allows launches and terminations again, on an operator's word."""
+        return await self._post("safe-mode/leave", t.SafeModeLeft, {"reason": reason})
 
     # How it travels
 
@@ -316,8 +410,21 @@ class AsyncClient:
         async with self._http.stream("GET", f"/api/v1/{path}", params=_params(query), timeout=timeout) as response:
             if response.status_code != httpx.codes.OK:
                 await response.aread()
-                raise _refusal(response)
+                refusal = _refusal(response)
+                raise _Unavailable(refusal) if response.is_server_error else refusal
             yield response
+
+
+class _Unavailable(Exception):
+    """A gateway, or what stands before it, cannot serve now."""
+
+    def __init__(self, refusal: ClientError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+def _number(text: str | None, otherwise: int | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else otherwise
 
 
 def _sync(
@@ -366,14 +473,27 @@ class Client:
     preview_pool_wish = _sync(AsyncClient.preview_pool_wish)
     pool_wish = _sync(AsyncClient.pool_wish)
     wait_for_wish = _sync(AsyncClient.wait_for_wish)
+    changes = _sync(AsyncClient.changes)
+    wish_change = _sync(AsyncClient.wish_change)
+    preview_change_wish = _sync(AsyncClient.preview_change_wish)
     plan = _sync(AsyncClient.plan)
     freeze = _sync(AsyncClient.freeze)
     unfreeze = _sync(AsyncClient.unfreeze)
+    hold = _sync(AsyncClient.hold)
+    release = _sync(AsyncClient.release)
     guards = _sync(AsyncClient.guards)
     config = _sync(AsyncClient.config)
+    preview_config = _sync(AsyncClient.preview_config)
     version = _sync(AsyncClient.version)
     status = _sync(AsyncClient.status)
+    leaks = _sync(AsyncClient.leaks)
+    wish_leaks = _sync(AsyncClient.wish_leaks)
+    adopt_installation = _sync(AsyncClient.adopt_installation)
+    leave_safe_mode = _sync(AsyncClient.leave_safe_mode)
     events = _sync(AsyncClient.events)
+    audit = _sync(AsyncClient.audit)
+    dead_letters = _sync(AsyncClient.dead_letters)
+    replay_dead_letters = _sync(AsyncClient.replay_dead_letters)
 
     def follow_events(
         self,
@@ -383,9 +503,12 @@ class Client:
         type: str | None = None,  # noqa: A002 - the API's own word
         since: str | None = None,
         after: int | None = None,
+        on_break: Callable[[str], None] | None = None,
     ) -> Iterator[t.EventItem]:
         """Events as they happen, for ever; see `AsyncClient.follow_events`. Breaking out of the loop closes the stream."""
-        stream = self.asynchronous.follow_events(pool=pool, node=node, type=type, since=since, after=after)
+        stream = self.asynchronous.follow_events(
+            pool=pool, node=node, type=type, since=since, after=after, on_break=on_break
+        )
 
         async def following() -> t.EventItem:
             return await anext(stream)

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 NodeVerb = Literal["cordon", "uncordon", "drain", "replace", "terminate"]
-PoolVerb = Literal["scale", "pause", "resume"]
+PoolVerb = Literal["scale", "pause", "resume", "close-breaker"]
+ChangeVerb = Literal["approve", "cancel"]
 FreezeLevel = Literal["terminate", "launch", "all"]
 
 STATUSES = ("provisioning", "active", "cordoned", "unhealthy", "draining", "terminated")
@@ -290,6 +291,8 @@ class Pool(View, frozen=True, kw_only=True):
     retiring: bool = False
     """It has left the configuration: nothing is launched and nothing terminated."""
     frozen: bool = False
+    held: bool = False
+    """No automation touches it."""
     provider: str = ""
     instance_type: str = ""
     autoscaling: str = ""
@@ -315,21 +318,70 @@ class Opinion(View, frozen=True, kw_only=True):
     fresh: bool = True
 
 
+class Breaker(View, frozen=True, kw_only=True):
+    """Open: automation takes no node out of the pool."""
+
+    since: datetime
+    code: str
+    """`too-many-unhealthy` or `starts-failing`."""
+    reason: str
+    canary: str = ""
+    """The node that was let through last: its success closes the breaker."""
+    tries: int = 0
+    retry_at: datetime
+    """No canary before then."""
+
+
+class Change(View, frozen=True, kw_only=True):
+    """What automation would do, and does not do (`observe`) or not yet (`approve`); or (act `config`) what a configuration
+    that waits would take from this pool. Its id is the same in each of its pools."""
+
+    id: str
+    pool: str
+    node: str = ""
+    """Empty where it is about the pool as a whole."""
+    act: str
+    text: str
+    since: datetime | None = None
+    automation: str = ""
+
+
+class ChangeList(View, frozen=True, kw_only=True):
+    items: tuple[Change, ...]
+    as_of: datetime
+
+
+class LimitReached(View, frozen=True, kw_only=True):
+    key: str
+    """`limits.nodes`, `pools.training.limits.dollars_per_hour`."""
+    since: datetime
+
+
 class Supply(View, frozen=True, kw_only=True):
     launch_failures: int = 0
     retry_at: datetime | None = None
     exhausted_since: datetime | None = None
     swept_at: datetime | None = None
     blocked: Reason | None = None
+    failed_starts: int = 0
+    """Machines in a row that came to nothing before they were usable."""
+    breaker: Breaker | None = None
+    """None: closed."""
+    limits: tuple[LimitReached, ...] = ()
+    """Limits of the configuration that keep the pool from what it wants."""
 
 
 class Guard(View, frozen=True, kw_only=True):
-    """A freeze, in force or lifted."""
+    """A freeze or a hold, in force or lifted."""
 
     name: str
+    kind: str = "freeze"
+    """`freeze`, or `hold`: on the node, or where none is named on the whole pool."""
     active: bool
     level: str
+    """What a freeze forbids."""
     pool: str | None = None
+    node: str | None = None
     number: int
     actor: str
     reason: str
@@ -353,6 +405,10 @@ class PoolStatus(Pool, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
     wishes: tuple[OpenWish, ...] = ()
     answers: dict[str, Answer] = {}
+    automation: str = ""
+    """`act`, `observe` or `approve`."""
+    changes: tuple[Change, ...] = ()
+    """What waits for an operator's word, or is only said."""
     as_of: datetime
 
 
@@ -434,6 +490,8 @@ class PlanBlocked(View, frozen=True, kw_only=True):
     """Empty where it is the pool's own growing or shrinking that waits."""
     code: str = ""
     reason: str
+    change: str = ""
+    """What `navarch approve` takes, where an operator's word is waited for."""
 
 
 class Plan(View, frozen=True, kw_only=True):
@@ -447,6 +505,7 @@ class Plan(View, frozen=True, kw_only=True):
 
 class GuardAccepted(Guard, frozen=True, kw_only=True):
     event_id: str
+    """Empty while the store is away: the guard holds, and its event follows."""
     revision: int
 
 
@@ -466,6 +525,35 @@ class Config(View, frozen=True, kw_only=True):
     at: datetime
 
 
+class Taking(View, frozen=True, kw_only=True):
+    """What a configuration would take out of one pool."""
+
+    pool: str
+    nodes: int
+    """How many would be ended or replaced."""
+    of: int
+    """How many there are."""
+    why: str
+    named: tuple[str, ...] = ()
+    """Those that are known by now: which of the nodes that become too many go is decided when they are idle."""
+    too_much: bool = False
+    """More than one change of the file may take: it would wait for `navarch approve`."""
+
+
+class ConfigPreview(View, frozen=True, kw_only=True):
+    """What a configuration would do to the fleet as it is. Nothing was done."""
+
+    generation: int
+    """The one in force."""
+    in_force: bool
+    """It is the one in force."""
+    takings: tuple[Taking, ...]
+    retires: tuple[str, ...] = ()
+    """Pools that it leaves out."""
+    held: bool
+    """It would wait for `navarch approve`."""
+
+
 class Version(View, frozen=True, kw_only=True):
     version: str
     cluster: str
@@ -478,6 +566,41 @@ class LeaseView(View, frozen=True, kw_only=True):
     """`provisioner/<pool>`, `autoscaler/<pool>`."""
     owner: str
     expires_at: datetime
+    fence: int = 0
+    """Rises with every new holder; a commit under an older one is refused."""
+
+
+class LoopResult(View, frozen=True, kw_only=True):
+    """What the last pass of one loop of a copy did."""
+
+    name: str
+    """`provisioner/<pool>`, `provisioner/sweep`, `health`…"""
+    at: datetime
+    took_s: float
+    outcome: str
+    """`done` or `failed`."""
+    error: str = ""
+    failures: int = 0
+    """Passes that failed in a row."""
+    counts: dict[str, int] = {}
+
+
+class CopyView(View, frozen=True, kw_only=True):
+    """One living copy of a service, as it said of itself within the last three seconds."""
+
+    service: str
+    instance: str
+    host: str = ""
+    version: str = ""
+    since: datetime | None = None
+    at: datetime | None = None
+    """When it said so; None of one that holds a lease and says nothing: it is of an earlier release, or just died."""
+    ready: bool = False
+    config_generation: int = 0
+    holds: tuple[str, ...] = ()
+    """The pools that it works on; `_fleet` is what is done for all pools together."""
+    results: tuple[LoopResult, ...] = ()
+    facts: dict[str, Any] = {}
 
 
 class Backlog(View, frozen=True, kw_only=True):
@@ -492,6 +615,75 @@ class SafeMode(View, frozen=True, kw_only=True):
     since: datetime
     code: str
     reason: str
+    waits_for: tuple[str, ...] = ()
+    """Nodes with a machine whose agents have not been heard since: safe mode ends by itself only when nearly all have."""
+
+
+class Leak(View, frozen=True, kw_only=True):
+    """A machine at a provider that no living record explains."""
+
+    provider: str
+    instance_id: str
+    kind: str
+    """`unrecorded`, `ended`, `duplicate`, `foreign`."""
+    ours: bool
+    """Of our installation. Another's are shown and never touched."""
+    installation: str
+    pool: str = ""
+    node: str = ""
+    instance_type: str = ""
+    region: str = ""
+    zone: str = ""
+    state: str = ""
+    price_per_hour: float | None = None
+    launched_at: datetime
+    since: datetime
+    """When it was first seen without a record."""
+    leaked_at: datetime | None = None
+    """When it was called leaked; None while it may still be in the middle of something."""
+    would: str = ""
+    """What the next sweep does about it: `wait`, `report`, `adopt`, `collect`, `leave`."""
+    code: str = ""
+    reason: str = ""
+    asked: str = ""
+    """The request about it that was considered last."""
+
+
+class LeakList(View, frozen=True, kw_only=True):
+    items: tuple[Leak, ...]
+    dollars_per_hour: float = 0.0
+    """What the leaked ones of ours cost, as far as their prices are known."""
+    as_of: datetime
+
+
+class LeakWishAccepted(View, frozen=True, kw_only=True):
+    request_id: str
+    event_id: str
+    revision: int
+    verb: str
+    machines: tuple[str, ...]
+    """`<provider>/<instance>`."""
+
+
+class InstallationAdopted(View, frozen=True, kw_only=True):
+    installation: str
+    before: str
+    event_id: str
+    revision: int
+
+
+class SafeModeLeft(View, frozen=True, kw_only=True):
+    left: SafeMode
+    """What was in force."""
+    event_id: str
+    revision: int
+
+
+class LeakCount(View, frozen=True, kw_only=True):
+    instances: int = 0
+    dollars_per_hour: float = 0.0
+    foreign: int = 0
+    """Another installation's machines under our cluster's name."""
 
 
 class ClusterStatus(View, frozen=True, kw_only=True):
@@ -507,15 +699,98 @@ class ClusterStatus(View, frozen=True, kw_only=True):
     bus_connected: bool = False
     bus_disconnects: int = 0
     outbox_events: int | None = None
+    outbox_oldest_s: float | None = None
+    """How long the oldest event has waited to be published; None where none waits."""
     safe_mode: SafeMode | None = None
+    leaks: LeakCount | None = None
+    """None: not known."""
     guards: tuple[Guard, ...] = ()
     leases: tuple[LeaseView, ...] = ()
     copies: dict[str, tuple[str, ...]] = {}
     """By service, the copies that are known of."""
+    members: tuple[CopyView, ...] = ()
+    """The same copies with all that is known of each, ordered by service and name."""
+    verdicts_suspended: dict[str, str] = {}
+    """By copy of health, why it does not judge silence now."""
     backlog: tuple[Backlog, ...] = ()
     services: dict[str, Any] = {}
     """What each service in the answering process says of its last passes."""
     warnings: tuple[str, ...] = ()
+    as_of: datetime
+
+
+class AuditEntry(View, frozen=True, kw_only=True):
+    """One act: who did what to which node or pool, why, and what changed."""
+
+    id: str
+    at: datetime
+    actor: str
+    action: str
+    result: str = ""
+    pool: str = ""
+    node: str = ""
+    reason: str = ""
+    code: str = ""
+    request_id: str = ""
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    rev: int = 0
+    trace_id: str = ""
+
+
+class AuditList(View, frozen=True, kw_only=True):
+    items: tuple[AuditEntry, ...]
+    truncated: bool = False
+    as_of: datetime
+
+
+class DeadLetter(View, frozen=True, kw_only=True):
+    """A message that nobody could use, or what a server told of one that it gave up."""
+
+    sequence: int
+    """Its place in the stream of dead letters: what `replay` names."""
+    at: datetime
+    code: str
+    """`undecodable`, `handler-failed`; `max-deliveries` of a message that lies parked in its stream; `terminated` of one
+    that somebody ended without keeping it."""
+    error: str = ""
+    stream: str = ""
+    stream_sequence: int = 0
+    subject: str = ""
+    msg_id: str = ""
+    node: str = ""
+    by: str = ""
+    """Which copy of which service buried it, or which consumer did not get it."""
+    deliveries: int = 0
+    stored_at: datetime | None = None
+    """When it was sent."""
+    size_bytes: int = 0
+    text: str = ""
+    """The message itself, as far as it can be shown, at most 2000 characters."""
+    replayed_at: datetime | None = None
+    replayed_by: str = ""
+
+
+class DeadLetterList(View, frozen=True, kw_only=True):
+    items: tuple[DeadLetter, ...]
+    truncated: bool = False
+    as_of: datetime
+
+
+class Replayed(View, frozen=True, kw_only=True):
+    """What came of putting one dead letter back."""
+
+    sequence: int
+    outcome: str
+    """`stored`; `repeated` where it was put back before; `refused` where it cannot be; `unknown` where no answer came:
+    asking again is harmless."""
+    detail: str = ""
+    subject: str = ""
+    stream_sequence: int = 0
+
+
+class ReplayedList(View, frozen=True, kw_only=True):
+    items: tuple[Replayed, ...]
     as_of: datetime
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from navarch_cli import cluster, events, nodes, pools
+from navarch_cli import audit, changes, cluster, events, leaks, nodes, pools
 from navarch_cli.session import _OUTPUT, _SERVER, _TIMEOUT, _TOKEN, NOT_DONE, Output, Session, complain, merged
 
 ELSEWHERE = {
@@ -16,6 +16,7 @@ ELSEWHERE = {
     "config": "Check a configuration file; print its schema.",
     "policy": "Check a health policy.",
     "inject": "Break a simulated machine, or make it busy.",
+    "sim": "Run the services in a simulated world, seed by seed.",
 }
 """What `--help` says of our own commands that live in other distributions."""
 
@@ -84,8 +85,11 @@ def navarch(
 
 nodes.register(app)
 pools.register(app)
+changes.register(app)
 events.register(app)
+audit.register(app)
 cluster.register(app)
+leaks.register(app)
 
 
 def main() -> None:

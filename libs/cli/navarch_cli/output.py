@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from navarch_api import types as t
 from navarch_cli.session import Output
 
 T = TypeVar("T")
@@ -178,6 +179,15 @@ def span(seconds: float) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 event`, `3 events`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def held_text(guards: Sequence[t.Guard]) -> str:
+    """Each hold among `guards`: what, by whom, until when, and why."""
+    return "; ".join(
+        f"{g.node or f'pool {g.pool}'} by {g.actor}{f', until {clock(g.until)}' if g.until else ''}: {g.reason}"
+        for g in guards
+        if g.kind == "hold"
+    )
 
 
 def clock(at: datetime) -> str:

@@ -7,7 +7,7 @@ import typer
 from navarch_api import types as t
 from navarch_api.client import Client
 from navarch_api.errors import TimedOut
-from navarch_cli.output import Column, ago, as_dict, clock, console, pairs, show_data, show_list, span, table
+from navarch_cli.output import Column, ago, as_dict, clock, console, held_text, pairs, show_data, show_list, span, table
 from navarch_cli.session import NOT_DONE, TIMED_OUT, Failure, Output, Session, command
 from navarch_cli.times import seconds
 
@@ -19,7 +19,14 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait until it has been decid
 
 def _state(pool: t.Pool) -> str:
     states = [
-        word for word, holds in (("retiring", pool.retiring), ("frozen", pool.frozen), ("paused", pool.paused)) if holds
+        word
+        for word, holds in (
+            ("retiring", pool.retiring),
+            ("frozen", pool.frozen),
+            ("held", pool.held),
+            ("paused", pool.paused),
+        )
+        if holds
     ]
     return ", ".join(states) or "running"
 
@@ -46,6 +53,14 @@ OPINION_COLUMNS: tuple[Column[t.Opinion], ...] = (
     Column("REASON", lambda opinion: opinion.reason, flexible=True),
 )
 
+CHANGE_COLUMNS: tuple[Column[t.Change], ...] = (
+    Column("CHANGE", lambda change: change.id),
+    Column("POOL", lambda change: change.pool),
+    Column("NODE", lambda change: change.node),
+    Column("WAITS", lambda change: ago(change.since)),
+    Column("WOULD", lambda change: change.text, flexible=True),
+)
+
 pool_app = typer.Typer(
     name="pool", no_args_is_help=True, rich_markup_mode=None, help="One pool: its size and its state."
 )
@@ -57,6 +72,7 @@ def register(app: typer.Typer) -> None:
     command(pool_app, "scale")(scale)
     command(pool_app, "pause")(pause)
     command(pool_app, "resume")(resume)
+    command(pool_app, "close-breaker")(close_breaker)
     app.add_typer(pool_app)
 
 
@@ -96,16 +112,36 @@ def status(session: Session, pool: PoolName) -> None:
                     "Paused",
                     f"by {found.pause.actor}: {found.pause.reason or 'no reason given'}" if found.pause else None,
                 ),
+                ("Automation", found.automation if found.automation not in ("", "act") else None),
+                ("Breaker", _breaker(supply.breaker) if supply and supply.breaker else None),
+                (
+                    "Limits",
+                    "; ".join(f"{limit.key} reached for {ago(limit.since)}" for limit in supply.limits)
+                    if supply
+                    else None,
+                ),
                 ("Limited", found.limited.text if found.limited else None),
                 ("Blocked", supply.blocked.text if supply and supply.blocked else None),
                 ("Exhausted", f"for {ago(supply.exhausted_since)}" if supply and supply.exhausted_since else None),
-                ("Frozen", "; ".join(f"{g.level} by {g.actor}: {g.reason}" for g in found.guards if g.active)),
+                (
+                    "Frozen",
+                    "; ".join(f"{g.level} by {g.actor}: {g.reason}" for g in found.guards if g.kind == "freeze"),
+                ),
+                ("Held", held_text(found.guards)),
             ]
         )
     )
+    if found.changes:
+        out.print()
+        out.print(table(found.changes, CHANGE_COLUMNS, wide=True))
     if found.opinions:
         out.print()
         out.print(table(found.opinions, OPINION_COLUMNS, wide=True))
+
+
+def _breaker(breaker: t.Breaker) -> str:
+    then = f"canary {breaker.canary}" if breaker.canary else f"a canary at {clock(breaker.retry_at)}"
+    return f"open for {ago(breaker.since)}: {breaker.reason}; {then}"
 
 
 def scale(
@@ -144,6 +180,13 @@ def resume(
 ) -> None:
     """Sizes the pool again."""
     _wish(session, pool, "resume", reason, dry_run=dry_run, wait=wait)
+
+
+def close_breaker(
+    session: Session, pool: PoolName, reason: ReasonText = "", dry_run: DryRun = False, wait: Wait = False
+) -> None:
+    """Closes the breaker of a pool: failed nodes are replaced again, within the budget."""
+    _wish(session, pool, "close-breaker", reason, dry_run=dry_run, wait=wait)
 
 
 def _wish(session: Session, pool: str, verb: t.PoolVerb, reason: str, *, dry_run: bool, wait: bool) -> None:

@@ -21,7 +21,7 @@ DONE, NOT_DONE, WRONG, TIMED_OUT, REFUSED, NOT_ALLOWED = range(6)
 """Exit statuses: done; it could not be done; the command was wrong; timed out waiting; refused by a freeze, hold or
 budget; not allowed."""
 INTERRUPTED = 130
-_REFUSALS = frozenset({"frozen", "held", "budget-exhausted", "safe-mode"})
+REFUSALS = frozenset({"frozen", "held", "budget-exhausted", "safe-mode"})
 _WRONG = frozenset(
     {"invalid-id", "invalid-parameter", "invalid-field", "invalid-body", "unknown-parameter", "unknown-field"}
 )
@@ -66,7 +66,7 @@ def status_of(error: ClientError) -> int:
         return NOT_DONE
     if error.status in (401, 403):
         return NOT_ALLOWED
-    if error.code in _REFUSALS:
+    if error.code in REFUSALS:
         return REFUSED
     if error.code == "out-of-bounds":
         return NOT_DONE
@@ -83,7 +83,7 @@ def hint(error: ClientError) -> str:
     """The error, and what to try where that is not plain from it."""
     if isinstance(error, Unreachable):
         return f"{error}; is the control plane running? Start one with `navarch up`, or name it with --server"
-    if isinstance(error, ApiError) and error.code == "busy":
+    if isinstance(error, ApiError) and error.code in ("busy", "held"):
         return str(error).replace("or use force", "or use --force")
     return str(error)
 

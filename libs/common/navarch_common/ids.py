@@ -22,6 +22,7 @@ _ID = re.compile(ID_PATTERN)
 _SUFFIX_ALPHABET = "bcdfghjkmnpqrstvwxz2456789"
 """No vowels, so that no word appears by chance, and no characters that look alike."""
 _SUFFIX_LENGTH = 7
+_SUFFIXES = len(_SUFFIX_ALPHABET) ** _SUFFIX_LENGTH
 
 
 class InvalidId(NavarchError, ValueError):
@@ -47,7 +48,10 @@ def is_id(value: object) -> bool:
 
 def new_node_id(pool: str, rng: random.Random) -> str:
     """Mints a node id such as `training-k7x2mpd`: the pool's name, cut where needed, and a random suffix."""
-    suffix = "".join(rng.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LENGTH))
+    number, suffix = rng.randrange(_SUFFIXES), ""
+    for _ in range(_SUFFIX_LENGTH):
+        number, letter = divmod(number, len(_SUFFIX_ALPHABET))
+        suffix += _SUFFIX_ALPHABET[letter]
     head = pool[: ID_LENGTH_MAX - 1 - _SUFFIX_LENGTH].rstrip("-")
     return check_id(f"{head}-{suffix}", "node")
 

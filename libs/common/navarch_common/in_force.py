@@ -1,7 +1,9 @@
 """The configuration in force: the generation that the gateway committed last, as this process knows it.
 
 A file is only a proposal. Each process reads `config/current` at start, when an event says that another generation was
-applied, and every half minute. Text that this process cannot use (a variable is missing here, a newer release wrote it)
+applied, and every half minute. Before it takes a generation it makes sure that the bus remembers it (`config.<cluster>`
+in the bucket `NAVARCH_STATE`): the highest one that store, bus or this process know is in force, so that it outlives the
+loss of the store, from which a gateway puts it back. Text that this process cannot use (a variable is missing here, a newer release wrote it)
 leaves the generation before in force, and is told once.
 """
 
@@ -18,6 +20,7 @@ from navarch_common.config.problems import ConfigError
 from navarch_common.events.subjects import Subjects
 from navarch_common.model.cluster import CONFIG, ConfigRecord
 from navarch_common.store.base import StateStore, StoreError
+from navarch_common.store.mirror import KvMirror
 
 log = structlog.get_logger()
 
@@ -54,12 +57,20 @@ class ConfigWatch:
         self._store, self._bus, self._subjects = store, bus, subjects
         self._env, self._insecure = env, insecure
         self._current = InForce(0, own.config, own.sha256)
+        self._record: ConfigRecord | None = None
+        """What was taken over last, for a bus that has forgotten it."""
+        self.mirror = KvMirror(bus, subjects, f"config.{own.config.cluster}", ConfigRecord, _newer)
+        """What the bus remembers."""
         self._refused = 0
         self._changed = asyncio.Event()
 
     @property
     def current(self) -> InForce:
         return self._current
+
+    async def load(self, text: str, name: str) -> Loaded:
+        """`text` as this process reads it, with its own environment. Raises `ConfigError`."""
+        return await asyncio.to_thread(load_text, text, name, self._env, insecure=self._insecure)
 
     async def wait_change(self, generation: int) -> InForce:
         """Returns what is in force once that is another generation than `generation`."""
@@ -84,10 +95,21 @@ class ConfigWatch:
         return self._current
 
     async def refresh(self) -> None:
-        """Reads `config/current` now. Raises `StoreError`."""
+        """Reads `config/current` now. Raises `StoreError`, and `BusError` where the store has none and the bus cannot be
+        asked for what it remembers."""
         stored = await self._store.get(CONFIG.key("current"))
-        if stored is not None and stored.record.generation not in (self._current.generation, self._refused):
-            await self._take(stored.record)
+        known = [record for record in (stored.record if stored else None, self._record) if record is not None]
+        highest = max(known, key=lambda record: record.generation, default=None)
+        try:
+            record = (await self.mirror.read())[0] if highest is None else await self.mirror.raise_to(highest)
+        except BusError as error:
+            if highest is None:
+                raise
+            # An operator's change does not wait for the bus, which whoever committed it has told already.
+            log.info("the bus is not told of the configuration in force", error=str(error))
+            record = highest
+        if record is not None and record.generation not in (self._current.generation, self._refused):
+            await self._take(record)
 
     async def run(self) -> None:
         """Until cancelled. While the bus is away the store is read all the same."""
@@ -118,13 +140,13 @@ class ConfigWatch:
     async def _refresh_quietly(self) -> None:
         try:
             await self.refresh()
-        except StoreError as error:
+        except (BusError, StoreError) as error:
             log.warning("configuration not read", error=str(error))
 
     async def _take(self, record: ConfigRecord) -> None:
         try:
             name = f"generation {record.generation}"
-            loaded = await asyncio.to_thread(load_text, record.text, name, self._env, insecure=self._insecure)
+            loaded = await self.load(record.text, name)
         except ConfigError as error:
             self._refused = record.generation
             log.error(
@@ -134,7 +156,11 @@ class ConfigWatch:
                 error=str(error),
             )
             return
-        self._current = InForce(record.generation, loaded.config, loaded.sha256)
+        self._current, self._record = InForce(record.generation, loaded.config, loaded.sha256), record
         log.info("configuration in force", generation=record.generation, sha256=loaded.sha256[:12])
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _newer(one: ConfigRecord, other: ConfigRecord) -> bool:
+    return one.generation > other.generation

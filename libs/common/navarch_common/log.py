@@ -12,6 +12,8 @@ import msgspec
 import structlog
 from structlog.types import Processor
 
+from navarch_common.log_sink import NeverWaitingHandler, never_waiting
+
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 
@@ -48,7 +50,8 @@ def configure(level: Level = "info", *, service: str = "", stream: TextIO | None
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(out)
+    write = never_waiting(out)
+    handler: logging.Handler = logging.StreamHandler(out) if write is None else NeverWaitingHandler(write)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -4,7 +4,7 @@ Where the `prometheus_client` package is absent (on a GPU machine) everything he
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ CATALOGUE = (
     Metric(
         "navarch_messages_rejected_total", "counter", "Messages dropped because they could not be used.", ("service",)
     ),
+    Metric("navarch_dead_letters_total", "counter", "Messages that went to the dead letters.", ("service", "code")),
     Metric("navarch_detection_seconds", "histogram", "From a report's arrival to its durable verdict."),
     Metric(
         "navarch_failure_to_launch_seconds",
@@ -52,11 +53,18 @@ CATALOGUE = (
     Metric("navarch_pool_nodes_desired", "gauge", "How many nodes a pool should have.", ("pool",)),
     Metric("navarch_decisions_total", "counter", "Decisions by their code.", ("pool", "code")),
     Metric("navarch_budget_remaining", "gauge", "Places left in a pool's disruption budget.", ("pool",)),
-    Metric("navarch_leaked_instances", "gauge", "Machines with our tags and no record.", ("provider",)),
+    Metric("navarch_leaked_instances", "gauge", "Machines with our tags and no living record.", ("provider",)),
+    Metric("navarch_leaked_dollars_per_hour", "gauge", "What leaked machines cost.", ("provider",)),
     Metric("navarch_cost_dollars_per_hour", "gauge", "What the machines of a pool cost.", ("pool", "provider")),
     Metric("navarch_xid_errors_total", "counter", "Xid errors reported.", ("code",)),
     Metric("navarch_consumer_pending_messages", "gauge", "Messages that wait for a consumer.", ("stream", "consumer")),
     Metric("navarch_outbox_events", "gauge", "Events durable and not yet known to be published."),
+    Metric(
+        "navarch_events_told_again_total",
+        "counter",
+        "Events that the bus had lost and that were told again.",
+        ("service",),
+    ),
     Metric("navarch_reconcile_seconds", "histogram", "How long one pass of a loop took.", ("service",)),
     Metric("navarch_reconcile_failures_total", "counter", "Passes that failed.", ("service",)),
     Metric("navarch_config_generation", "gauge", "The configuration in force here.", ("service",)),
@@ -98,6 +106,7 @@ class Metrics:
     def __init__(self) -> None:
         self._client: Any = _prometheus_client()
         self._metrics: dict[str, Any] = {}
+        self._measures: list[Callable[[], None]] = []
         if self._client is not None:
             self._registry = self._client.CollectorRegistry()
             self._client.ProcessCollector(registry=self._registry)
@@ -124,10 +133,16 @@ class Metrics:
             for labels, value in values.items():
                 gauge.labels(*labels).set(value)
 
+    def before_render(self, measure: Callable[[], None]) -> None:
+        """`measure` sets gauges that are not kept up to date otherwise: it is called whenever they are looked at."""
+        self._measures.append(measure)
+
     def render(self) -> tuple[bytes, str]:
         """The text that is scraped, and its content type."""
         if self._client is None:
             return b"", CONTENT_TYPE_NONE
+        for measure in self._measures:
+            measure()
         text: bytes = self._client.generate_latest(self._registry)
         return text, str(self._client.CONTENT_TYPE_LATEST)
 

@@ -11,24 +11,27 @@ import random
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from navarch_common import log as logs
-from navarch_common.bus.base import Bus
+from navarch_common.bus.base import Bus, BusError
 from navarch_common.bus.jetstream import JetStreamBus
-from navarch_common.clock import Clock, SystemClock
+from navarch_common.clock import Clock, ServerClock
 from navarch_common.config import Config
 from navarch_common.config.load import Loaded, load_file
 from navarch_common.config.problems import ConfigError
 from navarch_common.config.schema import TlsConfig
 from navarch_common.events.subjects import Subjects
+from navarch_common.guard_file import DiskGuardFile, GuardFile, NoGuardFile
+from navarch_common.guarding import Guards
 from navarch_common.in_force import FIRST_WAIT_S, ConfigWatch
 from navarch_common.metrics import Metrics
 from navarch_common.model.base import Service
@@ -36,7 +39,7 @@ from navarch_common.probes import serve_probes
 from navarch_common.process import EXIT_USAGE, UsageError, main
 from navarch_common.store.base import StateStore
 from navarch_common.store.committer import Committer
-from navarch_common.store.meta import open_meta
+from navarch_common.store.meta import Life
 from navarch_common.store.redis import RedisStore
 from navarch_common.store.redis_connect import RedisTls
 from navarch_common.store.relay import Relay
@@ -48,14 +51,18 @@ __all__ = [
     "ServiceOptions",
     "Surroundings",
     "UsageError",
+    "deps_over",
     "main",
     "open_deps",
+    "run_beside",
     "run_service",
     "serve_probes",
 ]
 
 log = structlog.get_logger()
 
+STREAMS_PERIOD_S = 5.0
+"""How often a process makes sure of the streams, though nothing says that one is gone."""
 NATS_VARIABLE, REDIS_VARIABLE = "NAVARCH_NATS_URL", "NAVARCH_REDIS_URL"
 PROBE_ADDRESSES: Mapping[Service, str] = {
     "health": ":9101",
@@ -77,12 +84,19 @@ class Deps:
     rng: random.Random
     subjects: Subjects
     cluster: str
-    installation: str
+    life: Life
     config: ConfigWatch
     telemetry: Telemetry
     metrics: Metrics
     instance: str
     """This copy's name: host, pid and something random."""
+    guard_file: GuardFile = field(default_factory=NoGuardFile)
+    """Where this process keeps the guards beside the store and the bus."""
+
+    @property
+    def installation(self) -> str:
+        """Whose machines are ours, at this moment: an operator may have adopted another installation since."""
+        return self.life.installation
 
     def named(self, service: Service) -> "Deps":
         """The same, as `service`: with its own committer and its own name in traces."""
@@ -134,15 +148,14 @@ async def open_deps(
     around: Surroundings,
     *,
     first_config_wait_s: float = FIRST_WAIT_S,
-    clock: Clock | None = None,
 ) -> AsyncIterator[Deps]:
     """Connects bus and store, checks both, makes sure of streams and meta, and reads the configuration in force.
 
     `service` None is a process of several: see `Deps.named`. `first_config_wait_s` is 0 for whoever has the gateway in
     it. Raises `UsageError` where an address is missing, `BusError` and `StoreError` where a server cannot be used.
     """
-    own, env, config = around.own, around.env, around.own.config
-    rng, clock = random.Random(), clock or SystemClock()
+    env, config = around.env, around.own.config
+    rng = random.Random()
     subjects = Subjects(config.bus.prefix)
     instance = instance_name(rng)
     nats_url = around.nats_url or env.get(NATS_VARIABLE) or config.bus.url or ""
@@ -151,7 +164,8 @@ async def open_deps(
         if not url:
             raise UsageError(f"no address: set {key} in the configuration, or {variable}")
     telemetry = Telemetry.open(service or "control-plane", rng, config.telemetry.otlp_endpoint, env)
-    store = RedisStore(redis_url, cluster=config.cluster, subjects=subjects, tls=_redis_tls(config.state.tls))
+    tls, replicas = _redis_tls(config.state.tls), config.state.replicas
+    store = RedisStore(redis_url, cluster=config.cluster, subjects=subjects, tls=tls, replicas=replicas)
     bus: Bus | None = None
     try:
         bus = await JetStreamBus.connect(
@@ -161,44 +175,91 @@ async def open_deps(
             credentials=None if config.bus.credentials is None else Path(config.bus.credentials),
             tls=_bus_tls(config.bus.tls),
         )
-        for sentence in (
-            *await store.check(),
-            *await bus.ensure_streams(subjects.streams(), replicas=config.bus.replicas),
-        ):
-            log.warning("weaker than recommended", what=sentence)
-        meta = await open_meta(
-            store,
-            bus,
-            clock,
-            rng,
-            cluster=config.cluster,
-            installation=config.installation or "",
-            data_dir=around.data_dir,
-            subjects=subjects,
-        )
-        watch = ConfigWatch(store, bus, subjects, own, env, insecure=around.insecure)
-        await watch.open(first_config_wait_s)
-        metrics = Metrics()
-        metrics.set("navarch_build_info", 1, version=version("navarch-common"), service=service or "control-plane")
-        yield Deps(
+        yield await deps_over(
+            service,
+            around,
             store=store,
             bus=bus,
-            committer=Committer(store, bus, subjects, writer=service, clock=clock),
-            clock=clock,
-            rng=rng,
             subjects=subjects,
-            cluster=config.cluster,
-            installation=meta.installation,
-            config=watch,
+            rng=rng,
             telemetry=telemetry,
-            metrics=metrics,
             instance=instance,
+            first_config_wait_s=first_config_wait_s,
         )
     finally:
         await telemetry.close()
         if bus is not None:
             await bus.close()
         await store.close()
+
+
+async def deps_over(  # noqa: PLR0913 - one value is made of all of them
+    service: Service | None,
+    around: Surroundings,
+    *,
+    store: StateStore,
+    bus: Bus,
+    subjects: Subjects,
+    rng: random.Random,
+    telemetry: Telemetry,
+    instance: str,
+    first_config_wait_s: float,
+) -> Deps:
+    """What a service needs, over connections that are open: checks both servers, makes sure of streams and meta, and reads
+    the configuration in force. Raises `BusError` and `StoreError` where a server cannot be used."""
+    config = around.own.config
+    clock = ServerClock(store.now)
+    await clock.anchor()
+    for sentence in (
+        *await store.check(),
+        *await bus.ensure_streams(subjects.streams(), replicas=config.bus.replicas),
+    ):
+        log.warning("weaker than recommended", what=sentence)
+    life = Life(
+        store,
+        bus,
+        clock,
+        rng,
+        cluster=config.cluster,
+        installation=config.installation or "",
+        data_dir=around.data_dir,
+        subjects=subjects,
+    )
+    await life.open()
+    watch = ConfigWatch(store, bus, subjects, around.own, around.env, insecure=around.insecure)
+    await watch.open(first_config_wait_s)
+    metrics = Metrics()
+    metrics.set("navarch_build_info", 1, version=_version(), service=service or "control-plane")
+    return Deps(
+        store=store,
+        bus=bus,
+        committer=Committer(store, bus, subjects, writer=service, clock=clock),
+        clock=clock,
+        rng=rng,
+        subjects=subjects,
+        cluster=config.cluster,
+        life=life,
+        config=watch,
+        telemetry=telemetry,
+        metrics=metrics,
+        instance=instance,
+        guard_file=NoGuardFile() if around.data_dir is None else DiskGuardFile(around.data_dir),
+    )
+
+
+async def run_beside(deps: Deps, name: str, services: Mapping[str, Coroutine[Any, Any, None]], relay: Relay) -> None:
+    """Runs services and what every process runs beside them, until cancelled or one of them fails."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(deps.life.run(), name="life")
+        tasks.create_task(deps.config.run(), name="config")
+        tasks.create_task(relay.run(), name="relay")
+        tasks.create_task(Guards(deps).run(), name="guards")
+        tasks.create_task(observe(deps, name), name="observe")
+        if isinstance(deps.clock, ServerClock):
+            tasks.create_task(deps.clock.run(), name="clock")
+        tasks.create_task(keep_streams(deps), name="streams")
+        for service, work in services.items():
+            tasks.create_task(work, name=service)
 
 
 def run_service(
@@ -232,20 +293,39 @@ async def _serve(
                 "config_generation": deps.config.current.generation,
                 "bus": deps.bus.status,
                 "relay": relay.status,
+                "life": deps.life.status,
                 service: running.status(),
             }
 
         def ready() -> bool:
             return running.ready and deps.bus.status.connected
 
-        async with (
-            serve_probes(options.metrics_address, ready=ready, status=status, metrics=deps.metrics),
-            asyncio.TaskGroup() as tasks,
-        ):
-            tasks.create_task(deps.config.run(), name="config")
-            tasks.create_task(relay.run(), name="relay")
-            tasks.create_task(observe(deps, service), name="observe")
-            tasks.create_task(running.run(), name=service)
+        async with serve_probes(options.metrics_address, ready=ready, status=status, metrics=deps.metrics):
+            await run_beside(deps, service, {service: running.run()}, relay)
+
+
+async def keep_streams(deps: Deps) -> None:
+    """Makes the streams again where the bus came back without them: after the loss of its disk, say. What waits in the
+    outbox then goes out, and the services tell again what still holds (`told`)."""
+    complained: list[str] = []
+    error = ""
+    while True:
+        disconnects = deps.bus.status.disconnects
+        replicas = deps.config.current.config.bus.replicas
+        try:
+            sentences, failed = await deps.bus.ensure_streams(deps.subjects.streams(), replicas=replicas), ""
+        except BusError as failure:
+            sentences, failed = complained, str(failure)
+        if failed and not error:
+            log.warning("streams not looked after", error=failed)
+        for sentence in sentences:
+            if sentence not in complained:
+                log.warning("weaker than recommended", what=sentence)
+        complained, error = sentences, failed
+        for _ in range(round(STREAMS_PERIOD_S)):
+            await asyncio.sleep(1.0)
+            if deps.bus.status.connected and (failed or deps.bus.status.disconnects != disconnects):
+                break
 
 
 async def observe(deps: Deps, service: str, period_s: float = 5.0) -> None:
@@ -258,6 +338,11 @@ async def observe(deps: Deps, service: str, period_s: float = 5.0) -> None:
         disconnects, dropped = status.disconnects, status.dropped
         deps.metrics.set("navarch_config_generation", deps.config.current.generation, service=service)
         await asyncio.sleep(period_s)
+
+
+@cache
+def _version() -> str:
+    return version("navarch-common")
 
 
 def _options(service: Service, argv: Sequence[str] | None) -> ServiceOptions:
@@ -279,7 +364,7 @@ def _options(service: Service, argv: Sequence[str] | None) -> ServiceOptions:
     )
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info")
     parser.add_argument("--insecure", action="store_true", help="as `insecure: true` in the configuration")
-    parser.add_argument("--version", action="version", version=f"navarch-{service} {version('navarch-common')}")
+    parser.add_argument("--version", action="version", version=f"navarch-{service} {_version()}")
     given = parser.parse_args(argv)
     return ServiceOptions(given.config, given.data_dir, given.metrics_addr, given.log_level, given.insecure)
 

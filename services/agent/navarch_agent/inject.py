@@ -68,14 +68,22 @@ _PRINTED_ALONE = frozenset({144, 145, 146, 147, 148, 149, 150, 154})
 class Simulation:
     """One simulated machine: its driver, its kernel's pen, and its silence. `printk` may raise OSError."""
 
-    def __init__(self, driver: FakeGpuDriver, printk: Callable[[str], None]) -> None:
+    def __init__(
+        self, driver: FakeGpuDriver, printk: Callable[[str], None], unreachable: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`unreachable` says whether its network is down."""
         self._driver = driver
         self._printk = printk
+        self._unreachable = unreachable
         self._silent_until_s = 0.0
 
     def silent(self, now_s: float) -> bool:
         """Tell whether the machine says nothing at the loop's time `now_s`."""
-        return now_s < self._silent_until_s
+        return now_s < self._silent_until_s or self._unreachable()
+
+    def silence(self, until_s: float) -> None:
+        """Say nothing up to the loop's time `until_s`; a time that is past ends a silence."""
+        self._silent_until_s = until_s
 
     def inject(self, injection: Injection, now_s: float) -> str:
         """Do it, and return a sentence that says what was done. Raises `InjectionRefused`."""
@@ -99,7 +107,7 @@ class Simulation:
                 self._driver.work(0)
                 return "no process holds a GPU any more"
             case "silence":
-                self._silent_until_s = now_s + injection.for_s
+                self.silence(now_s + injection.for_s)
                 return f"the machine says nothing for {injection.for_s:g} s"
             case "nvml-hang":
                 self._driver.pretend(DriverState.HUNG)
@@ -111,7 +119,7 @@ class Simulation:
                 self._driver.pretend(DriverState.OK)
                 for gpu in self._driver.gpus:
                     self._driver.pin_temperature(gpu.index, None)
-                self._silent_until_s = 0.0
+                self.silence(0.0)
                 return "the driver answers, temperatures are real, the machine speaks"
 
     def _gpu(self, injection: Injection) -> int:

@@ -33,6 +33,8 @@ class Pulse:
     RECONNECT_SPREAD_S = 60.0
     """After a lost connection the agents of a fleet register anew, spread over this time."""
 
+    ASKED_SPREAD_S = 2.0
+
     def __init__(
         self,
         parts: Parts,
@@ -56,6 +58,8 @@ class Pulse:
         self._registering: asyncio.Task[None] | None = None
         self._registered: DriverState | None = None
         self._unheard = False
+        self._repeats = False
+        """Faults are reported again with the next registration."""
 
     async def run(self) -> None:
         """Register and beat, at once and then in the rhythm of `periods`."""
@@ -69,6 +73,13 @@ class Pulse:
                 await asyncio.sleep(
                     self.periods.heartbeat_s * self._parts.rng.uniform(1 - self.JITTER, 1 + self.JITTER)
                 )
+
+    def register_soon(self) -> None:
+        """Registers anew, and reports faults again, with one of the next heartbeats: all agents of a fleet may be asked at
+        once."""
+        self._repeats = True
+        due_s = asyncio.get_running_loop().time() + self._parts.rng.uniform(0, self.ASKED_SPREAD_S)
+        self._register_at_s = min(self._register_at_s, due_s)
 
     def next_sequence(self) -> int:
         """Number a heartbeat or a probe's answer. By uptime, so that it rises across restarts within a boot."""
@@ -140,6 +151,9 @@ class Pulse:
         if news or again or healed:
             self._registered = self._watch.inventory.state
             self._reporter.registered(self._registration())
+            if self._repeats:
+                self._repeats = False
+                self._reporter.repeat_faults()
 
     def _registration(self) -> Registration:
         parts, facts, watch = self._parts, self._parts.host.facts(), self._watch

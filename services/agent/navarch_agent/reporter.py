@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+from msgspec import structs
+
 from navarch_agent import checks
 from navarch_agent.checks import Importance
 from navarch_agent.identity import ReportKind
@@ -19,6 +23,9 @@ from navarch_common.events.messages import (
 )
 from navarch_common.model.node import Registration
 
+FAULTS_MAX = 64
+"""So many faults are kept to be reported again."""
+
 
 class Reporter:
     """The one source of an agent's reports."""
@@ -29,6 +36,9 @@ class Reporter:
         self._subjects = parts.subjects
         self._clock = parts.clock
         self._outbox = outbox
+        self._faults: deque[Entry] = deque(maxlen=FAULTS_MAX)
+        """The last that were reported since this process began."""
+        self._repeats = 0
 
     def health(self, observation: Observation, *, trace: str = "", place: str | None = None) -> None:
         """Report what was seen; with `place`, the kernel's log is read up to there."""
@@ -51,6 +61,18 @@ class Reporter:
             trace=trace,
         )
         self._spool.put(entry, sequence=sequence, place=place)
+        self._outbox.wake()
+        if entry.importance >= Importance.FAULT:
+            self._faults.append(entry)
+
+    def repeat_faults(self) -> None:
+        """Report the faults of this boot again, as they were: whoever took them in may have forgotten them. Who has not
+        knows them by their number."""
+        self._repeats += 1
+        for entry in self._faults:
+            if entry.id not in self._spool:
+                again = structs.replace(entry, id=f"{entry.id}-{self._repeats}", topic=f"again/{entry.id}")
+                self._spool.put(again, sequence=self._spool.last_sequence)
         self._outbox.wake()
 
     def registered(self, registration: Registration) -> None:

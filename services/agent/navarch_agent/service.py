@@ -94,7 +94,7 @@ class Agent:
             await self._leave(reason)
 
     async def on_probe(self, message: BusMessage) -> None:
-        """Answer: here I am."""
+        """Answer: here I am; and register anew where that is asked for."""
         probe = self._decoded(message, Probe)
         if probe is None or probe.node != self.node or self._silent():
             return
@@ -108,6 +108,8 @@ class Agent:
             at=self._parts.clock.now(),
         )
         await self._reply(message, encode(reply))
+        if probe.register:
+            self._pulse.register_soon()
 
     async def on_command(self, message: BusMessage) -> None:
         """Take a command, do it once, report what came of it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from functools import partial
 
 from navarch_agent.commands import Periods
@@ -37,9 +38,16 @@ class SimulatedFleet:
         self._agents: dict[str, Agent] = {}
 
     def machine(
-        self, identity: Identity, rng: random.Random, *, periods: Periods | None = None, gpu_count: int = 8
+        self,
+        identity: Identity,
+        rng: random.Random,
+        *,
+        periods: Periods | None = None,
+        gpu_count: int = 8,
+        unreachable: Callable[[], bool] = lambda: False,
     ) -> SimulatedMachine:
-        """Return a machine that has just booted; it does nothing before its `run`."""
+        """Return a machine that has just booted; it does nothing before its `run`. While it is `unreachable` it lives on,
+        says nothing and hears nothing."""
         driver = FakeGpuDriver(identity.node, rng, gpu_count=gpu_count)
         kernel = MemoryKernelLog(self._clock, identity.boot_id)
         parts = Parts(
@@ -55,8 +63,9 @@ class SimulatedFleet:
             rng=rng,
             version="simulated",
         )
-        agent = Agent(parts, periods, simulation=Simulation(driver, kernel.printk), listen=False)
-        return SimulatedMachine(agent, driver, kernel, self._agents)
+        simulation = Simulation(driver, kernel.printk, unreachable)
+        agent = Agent(parts, periods, simulation=simulation, listen=False)
+        return SimulatedMachine(agent, driver, kernel, simulation, self._agents)
 
     async def run(self) -> None:
         """Hear until cancelled. Raises `BusUnavailable` when the connection is closed for good."""
@@ -76,11 +85,17 @@ class SimulatedMachine:
     """One boot of one machine, with its insides at hand."""
 
     def __init__(
-        self, agent: Agent, driver: FakeGpuDriver, kernel: MemoryKernelLog, plugged_in: dict[str, Agent]
+        self,
+        agent: Agent,
+        driver: FakeGpuDriver,
+        kernel: MemoryKernelLog,
+        simulation: Simulation,
+        plugged_in: dict[str, Agent],
     ) -> None:
         self.agent = agent
         self.driver = driver
         self.kernel = kernel
+        self.simulation = simulation
         self._plugged_in = plugged_in
 
     async def run(self) -> None:

@@ -15,17 +15,21 @@ from msgspec import structs
 from navarch_autoscaler.metrics.nats import NatsQueueDepths
 from navarch_autoscaler.settings import AutoscalerSettings
 from navarch_autoscaler.sizing import Sizing, first_record, size
-from navarch_autoscaler.strategies.base import PoolInputs, UnknownStrategy, Utilization, strategy
+from navarch_autoscaler.strategies.base import Found, PoolInputs, UnknownStrategy, Utilization, strategy
 from navarch_autoscaler.utilization import utilization
 from navarch_common.bus.base import BusUnavailable
 from navarch_common.config.autoscaling import QueueAutoscaling, ReactiveAutoscaling
 from navarch_common.config.pools import PoolConfig
+from navarch_common.copies import Member, Presence
 from navarch_common.events.subjects import Subjects
+from navarch_common.guarding import Guards
+from navarch_common.guards import hold_key, hold_on, newest
 from navarch_common.ids import is_id
 from navarch_common.leases import Leases
 from navarch_common.model.base import AnyKey
-from navarch_common.model.node import COMING, NODE, NodeRecord, Phase
-from navarch_common.model.pool import POOL, PoolRecord
+from navarch_common.model.cluster import META, MetaRecord, SafeMode
+from navarch_common.model.node import COMING, LEAVING, NODE, NodeRecord, Phase, ProviderState, ended
+from navarch_common.model.pool import POOL, Guard, PoolRecord
 from navarch_common.model.wish import POOL_WISH, PoolVerb, PoolWish
 from navarch_common.reconcile import Reconciler
 from navarch_common.rejects import Rejects
@@ -45,6 +49,13 @@ class Read:
 
     record: Stored[PoolRecord] | None
     wishes: tuple[Stored[PoolWish] | None, ...]
+    guard: Stored[Guard] | None = None
+    """The hold on the pool, in force or not."""
+    meta: Stored[MetaRecord] | None = None
+
+    @property
+    def safe_mode(self) -> SafeMode | None:
+        return self.meta.record.safe_mode if self.meta else None
 
 
 class AutoscalerService:
@@ -56,6 +67,9 @@ class AutoscalerService:
         self._all_due_s = 0.0
         self._reconciler = Reconciler("autoscaler", self._pass, settings.interval, deps.clock, deps.metrics)
         self._leases = Leases(deps.store, "autoscaler", deps.instance, on_change=self._wake)
+        self._guards = Guards(deps)
+        member = Member(lambda: self.ready, lambda: [("autoscaler", self._reconciler.last)])
+        self._presence = Presence(deps, "autoscaler", member)
         self._rejects = Rejects(deps, service="autoscaler")
         self._demand = NatsQueueDepths(
             deps.bus, deps.subjects, deps.clock, self._rejects, knows=self._knows, wake=self._wake
@@ -75,6 +89,7 @@ class AutoscalerService:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._presence.run(), name="autoscaler-presence")
             tasks.create_task(self._leases.run(), name="autoscaler-leases")
             tasks.create_task(self._demand.run(), name="autoscaler-demand")
             tasks.create_task(self._demand.keep_up(), name="autoscaler-demand-keep-up")
@@ -151,10 +166,13 @@ class AutoscalerService:
             before,
             config,
             chosen,
-            await self._inputs(pool, config, before.desired, now),
+            await self._inputs(pool, config, before.desired, read.safe_mode, now),
             tuple(wish.record.wish for wish in read.wishes if wish is not None),
             cluster=self._deps.cluster,
             generation=generation,
+            hold=hold_on(
+                newest([read.guard.record] if read.guard else [], await self._guards.beside()), pool, None, now
+            ),
         )
         if read.record is not None and not sizing.changed:
             return False
@@ -162,11 +180,14 @@ class AutoscalerService:
         return True
 
     async def _read(self, pool: str) -> Read:
-        keys: list[AnyKey] = [POOL.key(pool), *(POOL_WISH.key(pool, verb) for verb in VERBS)]
-        record, *wishes = await self._deps.store.get_many(keys)
-        return Read(record, tuple(wishes))
+        wishes = (POOL_WISH.key(pool, verb) for verb in VERBS)
+        keys: list[AnyKey] = [POOL.key(pool), META.key(), hold_key(pool=pool), *wishes]
+        record, meta, guard, *wished = await self._deps.store.get_many(keys)
+        return Read(record, tuple(wished), guard, meta)
 
-    async def _inputs(self, pool: str, config: PoolConfig, desired: int, now: datetime) -> PoolInputs:
+    async def _inputs(
+        self, pool: str, config: PoolConfig, desired: int, safe_mode: SafeMode | None, now: datetime
+    ) -> PoolInputs:
         sized_by_load = config.autoscaling is not None
         nodes = [stored.record for stored in await self._deps.store.records(NODE, pool)] if sized_by_load else []
         usable = [node for node in nodes if node.phase is Phase.ACTIVE and not node.cordons]
@@ -178,9 +199,17 @@ class AutoscalerService:
             desired=desired,
             usable=len(usable),
             coming=sum(node.phase in COMING for node in nodes),
+            found=await self._found(pool, safe_mode),
             demand=None if isinstance(config.autoscaling, ReactiveAutoscaling) else self._demand.demand(pool, now),
             utilization=await self._utilization(config, usable, now),
         )
+
+    async def _found(self, pool: str, safe: SafeMode | None) -> Found | None:
+        """In safe mode after a loss of records, the nodes that have been found so far."""
+        if safe is None or safe.code == "mirror-lost":
+            return None
+        nodes = [stored.record for stored in await self._deps.store.records(NODE, pool)]
+        return Found(sum(_is_there(node) for node in nodes), safe.since)
 
     async def _utilization(self, config: PoolConfig, usable: Sequence[NodeRecord], now: datetime) -> Utilization | None:
         if not usable or config.autoscaling is None or isinstance(config.autoscaling, QueueAutoscaling):
@@ -190,6 +219,10 @@ class AutoscalerService:
 
     async def _commit(self, pool: str, read: Read, sizing: Sizing) -> None:
         expect: dict[AnyKey, int] = {POOL.key(pool): read.record.revision if read.record else ABSENT}
+        expect[hold_key(pool=pool)] = read.guard.revision if read.guard else ABSENT
+        if read.safe_mode:
+            # Once it is left, what is there is no longer what was found again.
+            expect[META.key()] = read.meta.revision if read.meta else ABSENT
         for verb, wish in zip(VERBS, read.wishes, strict=True):
             expect[POOL_WISH.key(pool, verb)] = wish.revision if wish else ABSENT
         with self._deps.telemetry.span("size", pool=pool, desired=sizing.record.desired) as span:
@@ -206,6 +239,12 @@ class AutoscalerService:
             )
         for event in events:
             log.info(event.KIND, pool=pool, desired=record.desired, code=event.code, reason=event.reason)
+
+
+def _is_there(node: NodeRecord) -> bool:
+    """It has a machine, as far as is known."""
+    there = node.instance is not None and node.instance.state is not ProviderState.GONE
+    return there and not ended(node) and node.phase not in LEAVING
 
 
 def pool_of(subject: str, subjects: Subjects) -> str | None:

@@ -1,6 +1,6 @@
 """Sizing one pool: what is known and `now` go in, the pool record as it should be and what to tell of it come out. Pure.
 
-Order of rank: an open wish of an operator, a pause, an operator's hold, then the pool's strategy under the limiter.
+Order of rank: a hold on the pool, an open wish of an operator, a pause, an operator's hold, then the pool's strategy under the limiter.
 """
 
 from dataclasses import dataclass, replace
@@ -15,8 +15,9 @@ from navarch_common.config.pools import PoolConfig
 from navarch_common.config.units import format_duration
 from navarch_common.events.base import Event
 from navarch_common.events.kinds import PoolPaused, PoolResized, PoolResumed
+from navarch_common.guards import held_text
 from navarch_common.model.base import Reason, with_reason
-from navarch_common.model.pool import Opinion, Pause, PoolRecord
+from navarch_common.model.pool import Guard, Opinion, Pause, PoolRecord
 from navarch_common.model.wish import Answer, Outcome, Wish
 
 ANSWERS_KEPT = 32
@@ -56,19 +57,23 @@ def size(
     *,
     cluster: str,
     generation: int,
+    hold: Guard | None = None,
 ) -> Sizing:
-    """One pass over one pool. `strategy` None: the pool has no autoscaling and is kept at its desired count."""
+    """One pass over one pool. `strategy` None: the pool has no autoscaling and is kept at its desired count. Under a
+    `hold` its size stays as it is, whatever strategies, bounds and wishes say."""
     now = inputs.now
     record = before
     for wish in sorted(wishes, key=lambda wish: wish.at):
         if wish.id not in record.answers:
-            record = _grant(record, wish, config, now)
-    record = _apply_strategy(record, config, strategy, inputs)
+            record = _grant(record, wish, config, now, hold)
+    record = _apply_strategy(record, config, strategy, inputs, hold)
+    if hold is None:
+        record = _keep_found(record, config, inputs)
     record = structs.replace(record, config_generation=generation)
     return Sizing(record, _events(before, record, now, cluster), _says_more(before, record))
 
 
-def _grant(record: PoolRecord, wish: Wish, config: PoolConfig, now: datetime) -> PoolRecord:
+def _grant(record: PoolRecord, wish: Wish, config: PoolConfig, now: datetime, hold: Guard | None = None) -> PoolRecord:
     if wish.expires_at <= now:
         return _answer(record, wish, now, "expired", "expired", "the wish expired before anyone could act on it")
     why = f": {wish.reason}" if wish.reason else ""
@@ -79,6 +84,8 @@ def _grant(record: PoolRecord, wish: Wish, config: PoolConfig, now: datetime) ->
     if wish.verb == "resume":
         record = structs.replace(record, paused=None, hold_until=None)
         return _answer(record, wish, now, "done", "resumed", "sizing goes on")
+    if hold is not None:
+        return _answer(record, wish, now, "refused", "held", f"{held_text(hold)}; release it first")
     if wish.nodes is None or not config.min_nodes <= wish.nodes <= config.max_nodes:
         text = f"{wish.nodes} is outside min_nodes {config.min_nodes} .. max_nodes {config.max_nodes}"
         return _answer(record, wish, now, "refused", "out-of-bounds", text)
@@ -95,7 +102,11 @@ def _grant(record: PoolRecord, wish: Wish, config: PoolConfig, now: datetime) ->
 
 
 def _apply_strategy(
-    record: PoolRecord, config: PoolConfig, strategy: Strategy | None, inputs: PoolInputs
+    record: PoolRecord,
+    config: PoolConfig,
+    strategy: Strategy | None,
+    inputs: PoolInputs,
+    hold: Guard | None = None,
 ) -> PoolRecord:
     now = inputs.now
     inputs = replace(inputs, desired=record.desired)
@@ -103,6 +114,9 @@ def _apply_strategy(
     if strategy is not None and config.autoscaling is not None:
         opinions = (strategy(config.autoscaling, inputs),)
     record = structs.replace(record, opinions=opinions)
+    if hold is not None:
+        reason = Reason(at=hold.at, code="held", text=held_text(hold)[:1024], actor="autoscaler")
+        return structs.replace(record, limited=reason)
     opinion = opinions[0] if opinions else Opinion(strategy="none", code="none", reason="kept at its desired count")
     held = _held(record, now)
     sized = limit(_silenced(opinion) if held else opinion, inputs, _limits(record, config))
@@ -118,6 +132,25 @@ def _apply_strategy(
     if record.hold_until is not None and record.hold_until <= now:
         record = structs.replace(record, hold_until=None)
     return structs.replace(record, limited=limited)
+
+
+def _keep_found(record: PoolRecord, config: PoolConfig, inputs: PoolInputs) -> PoolRecord:
+    """After the records were lost, every machine that is found again is wanted until fresh demand, or an operator, says
+    otherwise: what was wanted before is forgotten, and machines at work must not go for that."""
+    found = inputs.found
+    if found is None or any(opinion.target is not None for opinion in record.opinions):
+        return record
+    asked_since = record.scaled_at is not None and record.scaled_at >= found.since
+    if record.paused is not None or (asked_since and record.actor.startswith("operator")):
+        return record
+    wanted = min(max(found.nodes, config.min_nodes), config.max_nodes)
+    # What was raised for a machine that turns out to be gone is lowered again.
+    if wanted == record.desired or (wanted < record.desired and record.code != "safe-mode"):
+        return record
+    text = (
+        f"safe mode: {found.nodes} machines were found again, and are kept until demand or an operator says otherwise"
+    )
+    return _desire(record, wanted, "safe-mode", text, "autoscaler", inputs.now)
 
 
 def _silenced(opinion: Opinion) -> Opinion:

@@ -15,7 +15,7 @@ import structlog
 
 from navarch_common.config.load import Loaded
 from navarch_common.errors import NavarchError
-from navarch_common.run import Deps, RunningService, Surroundings, observe, open_deps
+from navarch_common.run import Deps, RunningService, Surroundings, open_deps, run_beside
 from navarch_common.store.relay import Relay
 from navarch_controlplane.composition import Composition, compose
 from navarch_controlplane.embedded.datadir import DataDir, Runtime, started_at
@@ -128,21 +128,19 @@ class ControlPlane:
             services.result()
 
     async def _services(self, deps: Deps, composition: Composition, around: Surroundings) -> None:
+        work = {name: service.run() for name, service in composition.services.items()}
         relay = Relay(deps.store, deps.bus, deps.subjects, deps.clock)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(deps.config.run(), name="config")
-            tasks.create_task(relay.run(), name="relay")
-            tasks.create_task(observe(deps, "control-plane"), name="observe")
-            for name, service in composition.services.items():
-                tasks.create_task(service.run(), name=name)
-            await self._until_ready(composition.services)
-            runtime = Runtime(
-                http=composition.gateway.http_url, grpc=f"grpc://{composition.gateway.grpc_address}", nats=around.nats_url, redis=around.redis_url,
-                pid=os.getpid(), started_at=started_at(os.getpid()) or 0.0,
-            )  # fmt: skip
-            self._data_dir.write_runtime(runtime)
-            log.info("ready", http=runtime.http, grpc=runtime.grpc, nats=runtime.nats)
-            self._announce(runtime)
+        await run_beside(deps, "control-plane", {**work, "announce": self._tell_when_ready(composition, around)}, relay)
+
+    async def _tell_when_ready(self, composition: Composition, around: Surroundings) -> None:
+        await self._until_ready(composition.services)
+        runtime = Runtime(
+            http=composition.gateway.http_url, grpc=f"grpc://{composition.gateway.grpc_address}", nats=around.nats_url, redis=around.redis_url,
+            pid=os.getpid(), started_at=started_at(os.getpid()) or 0.0,
+        )  # fmt: skip
+        self._data_dir.write_runtime(runtime)
+        log.info("ready", http=runtime.http, grpc=runtime.grpc, nats=runtime.nats)
+        self._announce(runtime)
 
     async def _until_ready(self, services: Mapping[str, RunningService]) -> None:
         try:

@@ -1,10 +1,11 @@
-"""What is asked for, made durable: a wish or a guard and the event that tells of it, in one commit.
+"""What is asked for, made durable: a wish and the event that tells of it, in one commit. Guards: see `guarded`.
 
 Each act reads what it rests on, decides, and commits expecting just that; where something changed in between, it reads
 and decides again.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -17,16 +18,30 @@ from navarch_common.events.codec import event_id
 from navarch_common.events.kinds import OperatorAction
 from navarch_common.ids import new_token
 from navarch_common.model.base import AnyKey, Record
-from navarch_common.model.pool import GUARD, Guard
-from navarch_common.model.wish import NODE_WISHES, POOL_WISH, PoolWish
+from navarch_common.model.node import ENDED, NodeRecord, Phase
+from navarch_common.model.pool import Guard
+from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH, ChangeWish, PoolWish
 from navarch_common.run import Deps
-from navarch_common.store.base import ABSENT, Commit, Conflict, Stored
-from navarch_gateway import guards, views, wishes
-from navarch_gateway.asks import EventQuery, FreezeAsk, NodeAsk, PoolAsk, UnfreezeAsk, read_id
+from navarch_common.store.base import ABSENT, Commit, Conflict
+from navarch_gateway import guards, wishes
+from navarch_gateway.asks import (
+    ChangeAsk,
+    EventQuery,
+    FreezeAsk,
+    HoldAsk,
+    NodeAsk,
+    PoolAsk,
+    ReleaseAsk,
+    UnfreezeAsk,
+    read_id,
+)
+from navarch_gateway.audits import entry_of
 from navarch_gateway.cache import Cache
 from navarch_gateway.direct import Direct
+from navarch_gateway.guarded import Guarded
 from navarch_gateway.history import History, filters_of
-from navarch_gateway.refusal import not_found, unavailable
+from navarch_gateway.refusal import conflict, not_found, unavailable
+from navarch_gateway.spoken import Spoken
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -38,8 +53,9 @@ ATTEMPTS = 8
 class Acts:
     """Commits what is asked. Raises `Refused`, and what the ports raise: then the outcome is not known."""
 
-    def __init__(self, deps: Deps, cache: Cache, direct: Direct, history: History) -> None:
+    def __init__(self, deps: Deps, cache: Cache, direct: Direct, history: History, guarded: Guarded) -> None:
         self._deps, self._cache, self._direct, self._history = deps, cache, direct, history
+        self._guarded, self._spoken = guarded, Spoken(deps)
 
     async def preview_node_wish(self, node: str, ask: NodeAsk) -> t.WishPreview:
         facts = (await self._direct.node(read_id(node, "node"), self._cache.similar)).facts
@@ -86,28 +102,95 @@ class Acts:
 
     async def freeze(self, ask: FreezeAsk, actor: str) -> t.GuardAccepted:
         if ask.pool is not None:
-            self._check_pool(ask.pool)
-        return await self._guard(ask.pool, lambda known, now: guards.freeze(known, ask, actor, now))
+            self._check_named(ask.pool, "pool")
+        return await self._guarded.change(lambda known, now: guards.freeze(known, ask, actor, now))
 
     async def unfreeze(self, ask: UnfreezeAsk, actor: str) -> t.GuardAccepted:
-        return await self._guard(ask.pool, lambda known, now: guards.unfreeze(known, ask, actor, now))
+        return await self._guarded.change(lambda known, now: guards.unfreeze(known, ask, actor, now))
 
-    async def _guard(self, pool: str | None, decide: Callable[[list[Guard], datetime], Guard]) -> t.GuardAccepted:
-        """Every guard is expected, since the new number is above all of theirs."""
+    async def hold(self, ask: HoldAsk, actor: str) -> t.GuardAccepted:
+        """On a node where one has that name, else on the pool of that name."""
+        known_nodes = self._cache.latest.nodes if self._cache.latest else {}
+        node = known_nodes.get(ask.target)
+        if node is not None:
+            _check_may_be_held(node.record)
+        else:
+            self._check_named(ask.target, "node or pool")
+        pool, name = (ask.target, "") if node is None else (node.record.pool, ask.target)
+        return await self._guarded.change(lambda known, now: guards.hold(known, ask, actor, now, pool=pool, node=name))
 
-        async def attempt() -> t.GuardAccepted:
-            found: list[Stored[Guard]] = await self._direct.guards()
-            guard = decide([stored.record for stored in found], self._deps.clock.now())
-            key = guards.guard_key(pool)
-            expect: dict[AnyKey, int] = {guards.guard_key(None): ABSENT, key: ABSENT}
-            expect |= {GUARD.key(stored.key.name): stored.revision for stored in found}
-            revision = await self._commit(expect, key, guard, guards.event_of(guard, self._deps.cluster))
-            log.info("freeze changed", guard=guard.name, active=guard.active, level=guard.level, actor=guard.actor)
-            return t.GuardAccepted(
-                **structs.asdict(views.guard_view(guard)), event_id=event_id(revision, 0), revision=revision
-            )
+    async def release(self, ask: ReleaseAsk, actor: str) -> t.GuardAccepted:
+        return await self._guarded.change(lambda known, now: guards.release(known, ask, actor, now))
+
+    def _check_named(self, pool: str, what: str) -> None:
+        """Guards are changed while the store is away, too: then by what was known last."""
+        config, known = self._deps.config.current.config, self._cache.latest
+        pools = known.pool_names(config) if known else sorted(config.pools)
+        if read_id(pool, what) not in pools:
+            raise not_found(what, pool, [*pools, *self._cache.similar(pool)])
+
+    # --- changes ---
+
+    async def preview_change_wish(self, name: str, ask: ChangeAsk) -> t.WishPreview:
+        if (held := await self._spoken.about(read_id(name, "change"))) is not None:
+            return await self._spoken.preview(held, ask)
+        facts = self._change_facts(name)
+        would = wishes.check_change_wish(facts, ask)
+        return t.WishPreview(verb=ask.verb, node=facts.node.node if facts.node else "", pool=facts.pool, would=would)
+
+    async def wish_change(self, name: str, ask: ChangeAsk, actor: str) -> t.WishAccepted:
+        """Approves or cancels a change that waits, be it the configuration, or stops the replacement of a node."""
+        request_id = ask.request_id or new_token(self._deps.rng)
+
+        async def attempt() -> t.WishAccepted:
+            if (held := await self._spoken.about(read_id(name, "change"))) is not None:
+                if held.record.request_id == request_id:
+                    return await self._repeated(request_id, ask.verb, "")
+                return await self._spoken.say(held, ask, request_id, actor)
+            facts, now = self._change_facts(name), self._deps.clock.now()
+            key = CHANGE_WISH.key(name)
+            stored = await self._direct.change_wish(name)
+            facts = replace(facts, latest=stored.record if stored else None)
+            if wishes.earlier(facts, request_id, ask.verb):
+                return await self._repeated(request_id, ask.verb, facts.pool, facts.node.node if facts.node else "")
+            wishes.check_change_wish(facts, ask)
+            node = facts.node.node if facts.change is None and facts.node is not None else ""
+            if node:
+                await self._hold_for_good(facts.pool, node, ask, actor)
+            wish = wishes.wish_of(ask, request_id, actor, now)
+            event = wishes.event_of(wish, self._deps.cluster, facts.pool, node)
+            if facts.change is not None:
+                event = structs.replace(event, reason=f"{event.reason} ({facts.name}: {facts.change.text})"[:1024])
+            record = ChangeWish(pool=facts.pool, change=name, node=node, wish=wish)
+            revision = await self._commit({key: stored.revision if stored else ABSENT}, key, record, event)
+            return _accepted(event, revision, node=node, pool=facts.pool)
 
         return await self._decided(attempt)
+
+    async def _hold_for_good(self, pool: str, node: str, ask: ChangeAsk, actor: str) -> None:
+        """First the hold: a node whose replacement was stopped must not be replaced again a moment later."""
+        why = HoldAsk(target=node, reason=ask.reason or f"{actor} stopped its replacement")
+
+        def hold(known: Sequence[Guard], now: datetime) -> Guard:
+            return structs.replace(guards.hold(known, why, actor, now, pool=pool, node=node), until=None)
+
+        await self._guarded.change(hold)
+
+    def _change_facts(self, name: str) -> wishes.ChangeFacts:
+        """Raises `Refused` where neither a change nor a node has that name."""
+        known, config = self._cache.known(), self._deps.config.current.config
+        for pool, stored in known.supply.items():
+            change = next((one for one in stored.record.changes if one.id == read_id(name, "change")), None)
+            if change is not None:
+                return wishes.ChangeFacts(pool, name, config.pools.get(pool), change=change, supply=stored.record)
+        node = known.nodes.get(name)
+        if node is None:
+            waiting = [one.id for stored in known.supply.values() for one in stored.record.changes]
+            waiting += [known.held_config.change] if known.held_config else []
+            raise not_found("change that waits, or node", name, [*waiting, *self._cache.similar(name)])
+        pool = node.record.pool
+        supply = known.supply[pool].record if pool in known.supply else None
+        return wishes.ChangeFacts(pool, name, config.pools.get(pool), node=node.record, supply=supply)
 
     async def _pool_facts(self, pool: str, ask: PoolAsk) -> tuple[wishes.PoolFacts, dict[AnyKey, int]]:
         self._check_pool(pool)
@@ -120,6 +203,7 @@ class Acts:
             latest=read.latest,
             guards=read.guards,
             nodes=sum(1 for _ in known.living(pool)),
+            supply=known.supply[pool].record if pool in known.supply else None,
         )
         return facts, read.expect
 
@@ -145,9 +229,11 @@ class Acts:
         )
 
     async def _commit(self, expect: dict[AnyKey, int], key: AnyKey, record: Record, event: Event) -> int:
+        before = await self._deps.store.get(key)
         with self._deps.telemetry.span("wish", code=event.code, pool=event.pool, node=event.node) as span:
-            told = structs.replace(event, trace_id=span.trace_id)
-            commit = Commit(expect=expect, put={key: record}, emit=(told,), trace=span.traceparent)
+            entry = entry_of(event, before.record if before is not None else None, record)
+            told = tuple(structs.replace(one, trace_id=span.trace_id) for one in (event, entry))
+            commit = Commit(expect=expect, put={key: record}, emit=told, trace=span.traceparent)
             revision = await self._deps.committer.commit(commit)
         log.info("accepted", kind=event.KIND, code=event.code, actor=event.actor, pool=event.pool, node=event.node)
         return revision
@@ -159,6 +245,15 @@ class Acts:
             except Conflict as error:
                 log.debug("deciding again", error=str(error))
         raise unavailable("contended", f"what the request rests on changed {ATTEMPTS} times meanwhile; try again")
+
+
+def _check_may_be_held(node: NodeRecord) -> None:
+    """What is on its way out for good cannot be kept."""
+    if node.phase in ENDED or node.phase is Phase.TERMINATING:
+        raise conflict(
+            "terminating" if node.phase is Phase.TERMINATING else "terminated",
+            f"{node.node} is {node.phase.value}: that is never taken back, and a hold would keep nothing",
+        )
 
 
 def _accepted(event: OperatorAction, revision: int, node: str = "", pool: str = "") -> t.WishAccepted:

@@ -12,7 +12,7 @@ from navarch_common.config import parse_duration
 from navarch_common.ids import Id, is_id
 from navarch_common.model.base import Count
 from navarch_common.model.pool import FreezeLevel
-from navarch_common.model.wish import NodeVerb, PoolVerb
+from navarch_common.model.wish import ChangeVerb, NodeVerb, PoolVerb
 from navarch_gateway.refusal import bad, invalid, nearest
 
 T = TypeVar("T", bound=Struct)
@@ -26,6 +26,8 @@ Sentence = Annotated[str, Meta(max_length=512, pattern=r"\A[^\x00-\x08\x0b-\x1f\
 
 WISH_LIFE_S = 3600.0
 """A wish that nobody has answered for so long is no longer what the operator wants."""
+HOLD_S = 4 * 3600.0
+"""How long a hold lasts where nobody says: the hours of a shift. No hold is for ever by oversight."""
 ANONYMOUS = "operator:anonymous"
 LIMIT_MAX = 5000
 _ACTOR = re.compile(r"\A(operator:[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,98}|kubernetes|slurm)\Z")
@@ -55,6 +57,13 @@ class PoolAsk(Ask, frozen=True, kw_only=True):
     expires_in_s: WishLife = WISH_LIFE_S
 
 
+class ChangeAsk(Ask, frozen=True, kw_only=True):
+    verb: ChangeVerb
+    reason: Sentence = ""
+    request_id: RequestId | None = None
+    expires_in_s: WishLife = WISH_LIFE_S
+
+
 class FreezeAsk(Ask, frozen=True, kw_only=True):
     level: FreezeLevel = "all"
     pool: Id | None = None
@@ -65,6 +74,52 @@ class FreezeAsk(Ask, frozen=True, kw_only=True):
 class UnfreezeAsk(Ask, frozen=True, kw_only=True):
     pool: Id | None = None
     reason: Sentence = ""
+
+
+class HoldAsk(Ask, frozen=True, kw_only=True):
+    target: Id
+    """A node or a pool."""
+    for_s: Hold = HOLD_S
+    reason: Sentence
+
+
+class ReleaseAsk(Ask, frozen=True, kw_only=True):
+    target: Id
+    reason: Sentence = ""
+
+
+class ConfigAsk(Ask, frozen=True, kw_only=True):
+    """A configuration file, as it is written."""
+
+    text: Annotated[str, Meta(max_length=1_000_000)]
+    source: Annotated[Sentence, Meta(min_length=1)] = "navarch.yaml"
+    """What mistakes in it are told of."""
+
+
+class ReplayAsk(Ask, frozen=True, kw_only=True):
+    """Which dead letters to put back: some, or all that were not put back yet."""
+
+    sequences: Annotated[tuple[Annotated[int, Meta(ge=1, le=2**53)], ...], Meta(max_length=1000)] = ()
+    all: bool = False
+    reason: Sentence = ""
+
+
+class LeakAsk(Ask, frozen=True, kw_only=True):
+    machines: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=600)], ...], Meta(min_length=1, max_length=1000)
+    ]
+    """Each as `<provider>/<instance>`, or the instance alone where one provider has it."""
+    reason: Sentence = ""
+    request_id: RequestId | None = None
+
+
+class AdoptInstallationAsk(Ask, frozen=True, kw_only=True):
+    installation: Id
+    reason: Sentence = ""
+
+
+class LeaveSafeModeAsk(Ask, frozen=True, kw_only=True):
+    reason: Annotated[Sentence, Meta(min_length=1)]
 
 
 class NodeQuery(Struct, frozen=True, kw_only=True):
@@ -92,6 +147,16 @@ class EventQuery(Struct, frozen=True, kw_only=True):
     node: str = ""
     kind: str = ""
     what: str = ""
+    since: datetime | None = None
+
+
+class AuditQuery(Struct, frozen=True, kw_only=True):
+    """Which entries of the audit. Empty is any."""
+
+    actor: str = ""
+    action: str = ""
+    pool: str = ""
+    node: str = ""
     since: datetime | None = None
 
 
@@ -167,6 +232,26 @@ def read_event_query(*, pool: str = "", node: str = "", type_: str = "", since: 
         node=read_id(node, "node") if node else "",
         kind=kind,
         what=what,
+        since=read_since(since, now) if since else None,
+    )
+
+
+_ACTION = re.compile(r"\A[a-z0-9][a-z0-9-]{0,63}\Z")
+
+
+def read_audit_query(
+    *, actor: str = "", action: str = "", pool: str = "", node: str = "", since: str = "", now: datetime
+) -> AuditQuery:
+    """Raises `Refused`."""
+    if len(actor) > 128:
+        raise bad("bad-parameter", "actor is longer than any actor", field="actor")
+    if action and not _ACTION.match(action):
+        raise bad("bad-parameter", f"{action!r:.60} is no action: expected a word such as terminate", field="action")
+    return AuditQuery(
+        actor=actor,
+        action=action,
+        pool=read_id(pool, "pool") if pool else "",
+        node=read_id(node, "node") if node else "",
         since=read_since(since, now) if since else None,
     )
 

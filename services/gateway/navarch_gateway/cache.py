@@ -6,7 +6,7 @@ old they are.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,11 +16,12 @@ import structlog
 
 from navarch_common.clock import Clock
 from navarch_common.model.base import Family, R
+from navarch_common.model.cluster import PROPOSAL
 from navarch_common.model.health import HEALTH
 from navarch_common.model.node import NODE
 from navarch_common.model.pool import GUARD, POOL, SUPPLY
-from navarch_common.model.wish import NODE_WISHES, POOL_WISH
-from navarch_common.store.base import StateStore, Stored, StoreError
+from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH
+from navarch_common.store.base import Since, StateStore, Stored, StoreError
 from navarch_gateway.known import Known
 from navarch_gateway.refusal import unavailable
 
@@ -40,19 +41,13 @@ class _Shelf(Generic[R]):
     records: Mapping[str, Stored[R]] = field(default_factory=dict)
     revision: int = 0
 
-    async def refresh(self, store: StateStore, *, sweep: bool) -> bool:
-        """Reads what changed, or everything. True when something is different now."""
-        if sweep:
-            found = await store.records(self.family)
-            fresh = {stored.key.name: stored for stored in found}
-        else:
-            found = await store.changed(self.family, self.revision)
-            if not found:
-                return False
-            fresh = {**self.records, **{stored.key.name: stored for stored in found}}
-        self.records = dict(sorted(fresh.items()))
-        self.revision = max((stored.revision for stored in found), default=0 if sweep else self.revision)
-        return True
+    def clear(self) -> None:
+        self.records, self.revision = {}, 0
+
+    def take(self, found: Sequence[Stored[R]]) -> None:
+        if found:
+            self.records = dict(sorted({**self.records, **{stored.key.name: stored for stored in found}}.items()))
+            self.revision = max(self.revision, *(stored.revision for stored in found))
 
 
 class Cache:
@@ -61,9 +56,11 @@ class Cache:
     def __init__(self, store: StateStore, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._shelves: tuple[_Shelf[Any], ...] = tuple(
-            _Shelf(family) for family in (NODE, HEALTH, POOL, SUPPLY, GUARD, NODE_WISHES, POOL_WISH)
+            _Shelf(family)
+            for family in (NODE, HEALTH, POOL, SUPPLY, GUARD, NODE_WISHES, POOL_WISH, CHANGE_WISH, PROPOSAL)
         )
         self._swept_at: datetime | None = None
+        self._incarnation = store.incarnation
         self._known: Known | None = None
         self._lock = asyncio.Lock()
 
@@ -95,13 +92,25 @@ class Cache:
         """Raises `StoreError`; what was known stays, and grows older."""
         async with self._lock:
             now = self._clock.now()
+            if self._store.incarnation != self._incarnation:
+                # Another life: revisions of the one before say nothing of what has changed.
+                self._incarnation, self._swept_at = self._store.incarnation, None
             sweep = self._swept_at is None or now - self._swept_at >= SWEEP_EVERY
             try:
                 async with asyncio.timeout(READ_TIMEOUT_S):
-                    for shelf in self._shelves:
-                        await shelf.refresh(self._store, sweep=sweep)
+                    found = await self._read(sweep=sweep)
             except TimeoutError as error:
                 raise StoreError(f"the store did not answer within {READ_TIMEOUT_S:g} s") from error
+            for shelf, records in zip(self._shelves, found, strict=True):
+                if sweep:
+                    shelf.clear()
+                shelf.take(records)
             if sweep:
                 self._swept_at = now
             self._known = Known(now, *(shelf.records for shelf in self._shelves))
+
+    async def _read(self, *, sweep: bool) -> list[list[Stored[Any]]]:
+        """By shelf, all records, or those that changed."""
+        if sweep:
+            return [await self._store.records(shelf.family) for shelf in self._shelves]
+        return await self._store.changed([Since(shelf.family, shelf.revision) for shelf in self._shelves])

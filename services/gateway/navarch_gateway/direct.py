@@ -9,13 +9,23 @@ from typing import Any
 from navarch_common.clock import Clock
 from navarch_common.events.codec import BadMessage, decode
 from navarch_common.events.messages import Heartbeat
+from navarch_common.guards import hold_key, keys_of_pool
 from navarch_common.model.base import AnyKey
 from navarch_common.model.health import HEALTH, HealthRecord
 from navarch_common.model.node import NODE, NodeRecord
 from navarch_common.model.pool import GUARD, POOL, SUPPLY, Guard, PoolRecord, SupplyRecord
-from navarch_common.model.wish import NODE_WISHES, POOL_WISH, NodeWishes, PoolVerb, PoolWish
+from navarch_common.model.wish import (
+    CHANGE_WISH,
+    NODE_WISHES,
+    POOL_WISH,
+    Answer,
+    ChangeWish,
+    NodeWishes,
+    PoolVerb,
+    PoolWish,
+    Wish,
+)
 from navarch_common.store.base import ABSENT, Beat, StateStore, Stored
-from navarch_gateway.guards import guard_key
 from navarch_gateway.refusal import not_found
 from navarch_gateway.wishes import NodeFacts, Work
 
@@ -57,7 +67,7 @@ class Direct:
                 raise not_found("node", node, similar(node))
             pool = stored.record.pool
             keys: list[AnyKey] = [NODE.key(node), HEALTH.key(node), NODE_WISHES.key(node), SUPPLY.key(pool)]
-            guards = [guard_key(None), guard_key(pool)]
+            guards = [*keys_of_pool(pool), hold_key(node=node)]
             found = await self._store.get_many([*keys, *guards])
             beat = (await self._store.beats([node]))[0]
         record, health, wishes, supply = found[:4]
@@ -74,7 +84,7 @@ class Direct:
         return NodeRead(facts, record.revision, expect, beat, _record(supply, SupplyRecord), now)
 
     async def pool(self, pool: str, verb: PoolVerb) -> PoolRead:
-        keys: list[AnyKey] = [POOL.key(pool), POOL_WISH.key(pool, verb), guard_key(None), guard_key(pool)]
+        keys: list[AnyKey] = [POOL.key(pool), POOL_WISH.key(pool, verb), *keys_of_pool(pool)]
         async with asyncio.timeout(READ_TIMEOUT_S):
             found = await self._store.get_many(keys)
         return PoolRead(
@@ -87,6 +97,19 @@ class Direct:
     async def guards(self) -> list[Stored[Guard]]:
         async with asyncio.timeout(READ_TIMEOUT_S):
             return await self._store.records(GUARD)
+
+    async def wishes_about_changes(self, pool: str) -> list[Wish]:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            return [stored.record.wish for stored in await self._store.records(CHANGE_WISH, pool)]
+
+    async def supply_answers(self, pool: str) -> dict[str, Answer]:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            stored = await self._store.get(SUPPLY.key(pool))
+        return stored.record.answers if stored else {}
+
+    async def change_wish(self, change: str) -> Stored[ChangeWish] | None:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            return await self._store.get(CHANGE_WISH.key(change))
 
     async def beats(self, nodes: Sequence[str]) -> dict[str, Beat]:
         async with asyncio.timeout(READ_TIMEOUT_S):

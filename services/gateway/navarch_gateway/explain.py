@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 
 from navarch_api import types as t
 from navarch_common.events.base import Event
+from navarch_common.guards import held_text, hold_on, standing
 from navarch_common.model.base import Reason
 from navarch_common.model.health import HealthRecord
 from navarch_common.model.node import ENDED, NodeRecord
 from navarch_common.model.pool import Guard, SupplyRecord
-from navarch_gateway.known import Known, standing
+from navarch_gateway.known import Known
 
 ITEMS_MAX = 200
 SAME_WITHIN = timedelta(seconds=10)
@@ -47,7 +48,7 @@ def explain_node(
     reasons = (*node.reasons, *(health.reasons if health else ()))
     if node.phase in ENDED:
         return story(events, reasons, since), None
-    blocked = node.blocked or _frozen(guards, node.pool, now)
+    blocked = node.blocked or _forbidden(guards, node.pool, node.node, now)
     if blocked is None and node.launch is not None and node.instance is None and supply is not None:
         blocked = supply.blocked
     return story(events, reasons, since), blocked
@@ -60,9 +61,16 @@ def explain_pool(
     record, supply = known.pools.get(pool), known.supply.get(pool)
     reasons = (*(record.record.reasons if record else ()), *(supply.record.reasons if supply else ()))
     guards = [stored.record for stored in known.guards.values()]
-    blocked = _frozen(guards, pool, now)
+    blocked = _forbidden(guards, pool, None, now)
     if blocked is None and supply is not None:
-        blocked = supply.record.blocked
+        breaker = supply.record.breaker
+        text = (
+            f"the breaker is open: {breaker.reason}; `navarch pool close-breaker {pool}` closes it" if breaker else ""
+        )
+        opened = (
+            Reason(at=breaker.since, code="breaker-open", text=text[:1024], actor="provisioner") if breaker else None
+        )
+        blocked = opened or supply.record.blocked
     if blocked is None and record is not None:
         blocked = record.record.limited
     return story(events, reasons, since), blocked
@@ -85,10 +93,12 @@ def _of_event(event: Event) -> t.ExplainItem:
     )
 
 
-def _frozen(guards: Sequence[Guard], pool: str, now: datetime) -> Reason | None:
+def _forbidden(guards: Sequence[Guard], pool: str, node: str | None, now: datetime) -> Reason | None:
+    """The freeze or the hold that stands in the way."""
     for guard in standing(guards, now):
         if guard.pool in (None, pool):
             scope = f"pool {guard.pool}" if guard.pool else "the cluster"
             text = f"{scope} is frozen (level {guard.level}) by {guard.actor}: {guard.reason}"
             return Reason(at=guard.at, code="frozen", text=text[:1024], actor=guard.actor)
-    return None
+    hold = hold_on(guards, pool, node, now)
+    return Reason(at=hold.at, code="held", text=held_text(hold)[:1024], actor=hold.actor) if hold else None

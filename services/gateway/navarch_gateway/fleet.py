@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from navarch_api import types as t
 from navarch_common.clock import Clock
 from navarch_common.metrics import Metrics
@@ -10,7 +12,10 @@ from navarch_gateway.acts import Acts
 from navarch_gateway.cache import Cache
 from navarch_gateway.forward import Forward
 from navarch_gateway.history import History
+from navarch_gateway.postmaster import Postmaster
 from navarch_gateway.reads import Reads
+from navarch_gateway.steering import Steering
+from navarch_gateway.views import held_config_views
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +24,10 @@ class Fleet:
 
     reads: Reads
     acts: Acts
+    steering: Steering
     forward: Forward
     history: History
+    postmaster: Postmaster
     cache: Cache
     clock: Clock
     metrics: Metrics
@@ -32,4 +39,5 @@ class Fleet:
         """Of one pool, or of all (empty)."""
         if pool:
             self.reads.check_pool(pool)
-        return await self.forward.plan([pool] if pool else self.pools())
+        found = await self.forward.plan([pool] if pool else self.pools())
+        return structs.replace(found, blocked=(*found.blocked, *held_config_views(self.cache.known(), pool)))

@@ -36,6 +36,7 @@ class _Blocked(Struct, frozen=True, kw_only=True):
     reason: str
     node: str = ""
     code: str = ""
+    change: str = ""
 
 
 class _Plan(Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ class Forward:
         )
         changes = any(bool(plan.steps) if plan.changes is None else plan.changes for plan in plans.values())
         blocked = tuple(
-            t.PlanBlocked(pool=pool, node=wait.node, code=wait.code, reason=wait.reason)
+            t.PlanBlocked(pool=pool, node=wait.node, code=wait.code, reason=wait.reason, change=wait.change)
             for pool, plan in plans.items()
             for wait in plan.blocked
         )

@@ -4,13 +4,15 @@ They come from the gateway alone, so that a sum over a service's copies is not t
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from navarch_common.metrics import Metrics
 from navarch_common.model.health import HealthStatus
+from navarch_common.model.leak import LeakRecord
 from navarch_common.model.status import Status, count_statuses, health_of
-from navarch_gateway.known import Known, standing
+from navarch_gateway.known import Known
+from navarch_gateway.leaks import dollars, is_leaked
 from navarch_gateway.selection import provider_of
 from navarch_gateway.status import Backstage
 
@@ -23,7 +25,7 @@ _HEALTH_VALUE = {HealthStatus.HEALTHY: 1.0, HealthStatus.SUSPECT: 0.5, HealthSta
 
 def state_gauges(known: Known, behind: Backstage, now: datetime) -> dict[str, Values]:
     """Every state gauge with its values. What is not known is left out: a missing series is not a zero."""
-    frozen = standing((stored.record for stored in known.guards.values()), now)
+    frozen = known.freezes(now)
     gauges: dict[str, Values] = {
         **_nodes(known),
         **_pools(known),
@@ -36,6 +38,8 @@ def state_gauges(known: Known, behind: Backstage, now: datetime) -> dict[str, Va
             if waiting.pending is not None
         },
     }
+    if behind.leaks is not None:
+        gauges |= _leaks(known, behind.leaks)
     if behind.outbox_events is not None:
         gauges["navarch_outbox_events"] = {(): float(behind.outbox_events)}
     return gauges
@@ -48,6 +52,19 @@ def put(metrics: Metrics, gauges: Mapping[str, Values]) -> None:
                 metrics.set(name, value, **({"service": labels[0]} if labels else {}))
         else:
             metrics.set_all(name, values)
+
+
+def _leaks(known: Known, records: Sequence[LeakRecord]) -> dict[str, Values]:
+    providers = {provider_of(node) or "unknown" for node in known.living()} | {record.provider for record in records}
+    leaked = [record for record in records if is_leaked(record)]
+    return {
+        "navarch_leaked_instances": {
+            (name,): float(sum(record.provider == name for record in leaked)) for name in providers
+        },
+        "navarch_leaked_dollars_per_hour": {
+            (name,): dollars(record for record in leaked if record.provider == name) for name in providers
+        },
+    }
 
 
 def _nodes(known: Known) -> dict[str, Values]:
@@ -74,7 +91,7 @@ def _pools(known: Known) -> dict[str, Values]:
         counts[node.pool][known.status_of(node)] += 1
         if node.instance is not None and node.instance.price_per_hour is not None:
             dollars[node.pool, node.instance.provider] += node.instance.price_per_hour
-    for pool in {*counts, *known.pools}:
+    for pool in sorted({*counts, *known.pools}):
         for status in Status:
             if status is not Status.TERMINATED:
                 nodes[pool, status.value] = float(counts[pool][status])

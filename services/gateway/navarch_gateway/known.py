@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from navarch_common.config import Config
+from navarch_common.guards import standing
+from navarch_common.model.cluster import ProposedConfig
 from navarch_common.model.health import HealthRecord
 from navarch_common.model.node import ENDED, NodeRecord
 from navarch_common.model.pool import Guard, PoolRecord, SupplyRecord
 from navarch_common.model.status import Status, status_of
-from navarch_common.model.wish import NodeWishes, PoolWish
+from navarch_common.model.wish import ChangeWish, NodeWishes, PoolWish
 from navarch_common.store.base import Stored
 
 
@@ -27,6 +29,14 @@ class Known:
     node_wishes: Mapping[str, Stored[NodeWishes]] = field(default_factory=dict)
     pool_wishes: Mapping[str, Stored[PoolWish]] = field(default_factory=dict)
     """By `<pool>/<verb>`."""
+    change_wishes: Mapping[str, Stored[ChangeWish]] = field(default_factory=dict)
+    """By change."""
+    proposals: Mapping[str, Stored[ProposedConfig]] = field(default_factory=dict)
+
+    @property
+    def held_config(self) -> ProposedConfig | None:
+        """The configuration that waits for an operator, if one does."""
+        return next((stored.record for stored in self.proposals.values() if not stored.record.closed), None)
 
     def health_of(self, node: str) -> HealthRecord | None:
         found = self.health.get(node)
@@ -49,8 +59,10 @@ class Known:
     def wishes_of_pool(self, pool: str) -> list[PoolWish]:
         return [stored.record for stored in self.pool_wishes.values() if stored.record.pool == pool]
 
+    def freezes(self, now: datetime) -> list[Guard]:
+        """Those in force at `now`, the newest first."""
+        return standing((stored.record for stored in self.guards.values()), now)
 
-def standing(guards: Iterable[Guard], now: datetime) -> list[Guard]:
-    """The freezes in force at `now`, the newest first."""
-    holding = [guard for guard in guards if guard.active and (guard.until is None or guard.until > now)]
-    return sorted(holding, key=lambda guard: -guard.number)
+    def holds(self, now: datetime) -> list[Guard]:
+        """Those in force at `now`, the newest first."""
+        return standing((stored.record for stored in self.guards.values()), now, "hold")

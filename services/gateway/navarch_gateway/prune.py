@@ -5,11 +5,11 @@ Each commit expects the owner's record that gives the answer, so that an answer 
 
 from datetime import datetime, timedelta
 
-from navarch_common.model.base import AnyKey
+from navarch_common.model.base import AnyKey, Family
 from navarch_common.model.node import NODE
-from navarch_common.model.pool import POOL
-from navarch_common.model.wish import NODE_WISHES, POOL_WISH, NodeWishes
-from navarch_common.store.base import ABSENT, Commit
+from navarch_common.model.pool import POOL, SUPPLY, PoolRecord, SupplyRecord
+from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH, ChangeWish, NodeWishes, PoolWish
+from navarch_common.store.base import ABSENT, Commit, Stored
 from navarch_gateway.known import Known
 from navarch_gateway.wishes import KEEP_EXPIRED, is_final, still_open
 
@@ -37,14 +37,35 @@ def pruned_pool_wishes(known: Known, now: datetime) -> list[Commit]:
     commits: list[Commit] = []
     for stored in known.pool_wishes.values():
         asked = stored.record
-        pool = known.pools.get(asked.pool)
-        answer = pool.record.answers.get(asked.wish.id) if pool else None
-        grace = KEEP_EXPIRED if pool else timedelta(0)
-        if is_final(answer) or now >= asked.wish.expires_at + grace:
-            key = POOL_WISH.key(asked.pool, asked.wish.verb)
-            expect: dict[AnyKey, int] = {
-                key: stored.revision,
-                POOL.key(asked.pool): pool.revision if pool else ABSENT,
-            }
-            commits.append(Commit(expect=expect, delete=(key,)))
+        # The breaker is the provisioner's, a pool's size the autoscaler's: each answers in its own record.
+        family = SUPPLY if asked.wish.verb == "close-breaker" else POOL
+        key = POOL_WISH.key(asked.pool, asked.wish.verb)
+        if (commit := _done_with(known, asked.pool, family, key, stored, now)) is not None:
+            commits.append(commit)
     return commits
+
+
+def pruned_change_wishes(known: Known, now: datetime) -> list[Commit]:
+    """One commit for each wish about a change that is done with."""
+    found = (
+        _done_with(known, stored.record.pool, SUPPLY, CHANGE_WISH.key(name), stored, now)
+        for name, stored in known.change_wishes.items()
+    )
+    return [commit for commit in found if commit is not None]
+
+
+def _done_with(
+    known: Known,
+    pool: str,
+    family: Family[PoolRecord] | Family[SupplyRecord],
+    key: AnyKey,
+    stored: Stored[PoolWish] | Stored[ChangeWish],
+    now: datetime,
+) -> Commit | None:
+    owner = known.pools.get(pool) if family is POOL else known.supply.get(pool)
+    wish = stored.record.wish
+    answer = owner.record.answers.get(wish.id) if owner else None
+    grace = KEEP_EXPIRED if owner else timedelta(0)
+    if not is_final(answer) and now < wish.expires_at + grace:
+        return None
+    return Commit(expect={key: stored.revision, family.key(pool): owner.revision if owner else ABSENT}, delete=(key,))

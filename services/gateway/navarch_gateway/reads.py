@@ -9,21 +9,24 @@ from datetime import datetime, timedelta
 from importlib.metadata import version
 
 from navarch_api import types as t
+from navarch_common.config.problems import ConfigError
 from navarch_common.model.base import Reason
 from navarch_common.model.cluster import CONFIG
 from navarch_common.model.node import ENDED, NodeRecord
-from navarch_common.model.wish import Answer, Wish
+from navarch_common.model.wish import Answer, PoolVerb, Wish
 from navarch_common.run import Deps
 from navarch_common.store.base import Stored
 from navarch_gateway import views
-from navarch_gateway.asks import EventQuery, NodeQuery, Page, read_id, read_node_query
+from navarch_gateway.asks import ConfigAsk, EventQuery, NodeQuery, Page, read_id, read_node_query
 from navarch_gateway.cache import Cache
 from navarch_gateway.direct import READ_TIMEOUT_S, Direct, NodeRead
 from navarch_gateway.explain import ITEMS_MAX, explain_node, explain_pool
 from navarch_gateway.history import History, filters_of
 from navarch_gateway.known import Known
-from navarch_gateway.refusal import not_found
+from navarch_gateway.refusal import invalid, not_found
 from navarch_gateway.selection import one_page, provider_of, select_nodes
+from navarch_gateway.takings import is_too_much
+from navarch_gateway.weighing import weigh
 from navarch_gateway.wishes import is_final, open_of
 
 SUCCESSOR_TELLS = ("planned", "launched", "launch-failed", "active", "registration-timeout")
@@ -99,10 +102,19 @@ class Reads:
     async def pool_wish(self, pool: str, request_id: str) -> t.WishState:
         self.check_pool(pool)
         known = self._cache.known()
-        reads = [await self._direct.pool(pool, verb) for verb in ("scale", "pause", "resume")]
-        wish = next((read.latest.wish for read in reads if read.latest and read.latest.wish.id == request_id), None)
+        verbs: tuple[PoolVerb, ...] = ("scale", "pause", "resume", "close-breaker")
+        reads = [await self._direct.pool(pool, verb) for verb in verbs]
+        asked = [read.latest.wish for read in reads if read.latest]
+        asked += await self._direct.wishes_about_changes(pool)
+        wish = next((wish for wish in asked if wish.id == request_id), None)
         record = reads[0].record or (known.pools[pool].record if pool in known.pools else None)
-        return _wish_state(request_id, wish, record.answers.get(request_id) if record else None)
+        answers = {**(record.answers if record else {}), **await self._direct.supply_answers(pool)}
+        return _wish_state(request_id, wish, answers.get(request_id))
+
+    def changes(self) -> t.ChangeList:
+        """What waits for an operator's word, or is only said, in all pools."""
+        known, config = self._cache.known(), self._deps.config.current.config
+        return t.ChangeList(items=views.change_views(known, config), as_of=known.as_of)
 
     async def explain_node(self, node: str, query: EventQuery) -> t.Explanation:
         read = await self._node(node)
@@ -147,6 +159,25 @@ class Reads:
             author=found.author,
             source=found.source,
             at=found.at,
+        )
+
+    async def preview_config(self, ask: ConfigAsk) -> t.ConfigPreview:
+        """What a configuration would take out of the fleet, were it proposed now. Nothing is proposed, and no value of it
+        is shown: this gateway's environment stands in it."""
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            stored = await self._deps.store.get(CONFIG.key("current"))
+        old = self._deps.config.current
+        try:
+            loaded = await self._deps.config.load(ask.text, ask.source)
+        except ConfigError as error:
+            raise invalid("bad-config", str(error)[:4096]) from error
+        weighed = await weigh(self._deps, old.config.pools, loaded.config.pools)
+        return t.ConfigPreview(
+            generation=old.generation,
+            in_force=stored is not None and stored.record.sha256 == loaded.sha256,
+            takings=tuple(views.taking_view(one) for one in weighed.takings),
+            retires=tuple(sorted(set(old.config.pools) - set(loaded.config.pools))),
+            held=any(is_too_much(one) for one in weighed.takings),
         )
 
     def version(self) -> t.Version:

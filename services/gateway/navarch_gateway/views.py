@@ -5,7 +5,9 @@ from datetime import datetime
 
 from navarch_api import types as t
 from navarch_common.config import Config, PoolConfig
+from navarch_common.guards import hold_on
 from navarch_common.model import base
+from navarch_common.model.cluster import Taking
 from navarch_common.model.health import HealthRecord
 from navarch_common.model.node import ENDED, LaunchRequest, NodeRecord
 from navarch_common.model.node import Instance as NodeInstance
@@ -13,7 +15,9 @@ from navarch_common.model.pool import Guard, PoolRecord, SupplyRecord
 from navarch_common.model.status import Status, count_statuses, health_of, reason_of, status_of
 from navarch_common.model.wish import Answer, Wish
 from navarch_common.store.base import Beat
-from navarch_gateway.known import Known, standing
+from navarch_gateway.known import Known
+from navarch_gateway.proposal import held_text
+from navarch_gateway.takings import is_too_much, text_of
 from navarch_gateway.wishes import Work
 
 
@@ -110,7 +114,7 @@ def pool_view(pool: str, known: Known, config: Config, now: datetime) -> t.Pool:
     counts = count_statuses((node, known.health_of(node.node)) for node in nodes)
     choice = settings.choices[0] if settings and settings.choices else None
     supply = known.supply.get(pool)
-    frozen = [guard for guard in _standing(known, now) if guard.pool in (None, pool)]
+    frozen = [guard for guard in known.freezes(now) if guard.pool in (None, pool)]
     return t.Pool(
         pool=pool,
         desired=record.desired if record else None,
@@ -124,6 +128,7 @@ def pool_view(pool: str, known: Known, config: Config, now: datetime) -> t.Pool:
         paused=bool(record and record.paused),
         retiring=settings is None,
         frozen=bool(frozen),
+        held=hold_on(known.holds(now), pool, None, now) is not None,
         provider=choice.name if choice else "",
         instance_type=(choice.instance_type or "") if choice else "",
         autoscaling=_strategy(settings),
@@ -151,17 +156,71 @@ def pool_status(pool: str, known: Known, config: Config, now: datetime) -> t.Poo
         ),
         limited=reason_view(record.limited) if record else None,
         supply=_supply(supply.record) if supply else None,
-        guards=tuple(guard_view(guard) for guard in _standing(known, now) if guard.pool in (None, pool)),
+        guards=tuple(
+            guard_view(guard) for guard in (*known.freezes(now), *known.holds(now)) if guard.pool in (None, pool)
+        ),
         reasons=_reasons((*(record.reasons if record else ()), *(supply.record.reasons if supply else ()))),
         wishes=tuple(wish_view(asked.wish) for asked in known.wishes_of_pool(pool)),
-        answers={key: answer_view(answer) for key, answer in (record.answers if record else {}).items()},
+        answers={
+            key: answer_view(answer)
+            for owner in (record, supply.record if supply else None)
+            for key, answer in (owner.answers if owner else {}).items()
+        },
+        automation=settings.automation if (settings := config.pools.get(pool)) else "",
+        changes=tuple(change for change in change_views(known, config) if change.pool == pool),
         as_of=known.as_of,
     )
+
+
+def change_views(known: Known, config: Config) -> tuple[t.Change, ...]:
+    """What waits for an operator's word, or is only said, the oldest first. A configuration that waits is there once for
+    each pool that would lose nodes, under one id."""
+    found = [
+        t.Change(
+            id=change.id,
+            pool=pool,
+            node=change.node,
+            act=change.act,
+            text=change.text,
+            since=change.since,
+            automation=config.pools[pool].automation if pool in config.pools else "",
+        )
+        for pool, stored in known.supply.items()
+        for change in stored.record.changes
+    ]
+    if (held := known.held_config) is not None:
+        found += [
+            t.Change(
+                id=held.change, pool=one.pool, act="config", text=f"the configuration in {held.source}: {text_of([one])}",
+                since=held.at, automation=config.pools[one.pool].automation if one.pool in config.pools else "",
+            )
+            for one in held.takings
+        ]  # fmt: skip
+    return tuple(sorted(found, key=lambda change: (change.since or known.as_of, change.id)))
+
+
+def held_config_views(known: Known, pool: str = "") -> tuple[t.PlanBlocked, ...]:
+    """What the configuration that waits would take, of one pool or of all (empty)."""
+    held = known.held_config
+    return () if held is None else tuple(
+        t.PlanBlocked(pool=one.pool, code="approval", reason=held_text(held, (one,)), change=held.change)
+        for one in held.takings
+        if pool in ("", one.pool)
+    )  # fmt: skip
+
+
+def taking_view(taking: Taking) -> t.Taking:
+    return t.Taking(
+        pool=taking.pool, nodes=taking.nodes, of=taking.of, why=taking.why, named=taking.named,
+        too_much=is_too_much(taking),
+    )  # fmt: skip
 
 
 def guard_view(guard: Guard) -> t.Guard:
     return t.Guard(
         name=guard.name,
+        kind=guard.kind,
+        node=guard.node,
         active=guard.active,
         level=guard.level,
         pool=guard.pool,
@@ -208,10 +267,6 @@ def _reasons(reasons: Sequence[base.Reason]) -> tuple[t.Reason, ...]:
     return tuple(reason for reason in shown if reason is not None)
 
 
-def _standing(known: Known, now: datetime) -> list[Guard]:
-    return standing((stored.record for stored in known.guards.values()), now)
-
-
 def _one(name: str, *sources: NodeInstance | LaunchRequest | None) -> str:
     """What the machine has, or else what was asked for."""
     return next((text for source in sources if source is not None and (text := str(getattr(source, name)))), "")
@@ -226,6 +281,8 @@ def _pool_reason(record: PoolRecord | None, supply: SupplyRecord | None, frozen:
     """The first thing that an operator should know."""
     if frozen:
         return f"frozen by {frozen[0].actor}: {frozen[0].reason}"
+    if supply is not None and supply.breaker is not None:
+        return f"the breaker is open: {supply.breaker.reason}"
     if supply is not None and supply.blocked is not None:
         return supply.blocked.text
     if record is None:
@@ -242,6 +299,18 @@ def _supply(supply: SupplyRecord) -> t.Supply:
         exhausted_since=supply.exhausted_since,
         swept_at=supply.swept_at,
         blocked=reason_view(supply.blocked),
+        failed_starts=supply.failed_starts,
+        breaker=None
+        if (breaker := supply.breaker) is None
+        else t.Breaker(
+            since=breaker.since,
+            code=breaker.code,
+            reason=breaker.reason,
+            canary=breaker.canary,
+            tries=breaker.tries,
+            retry_at=breaker.retry_at,
+        ),
+        limits=tuple(t.LimitReached(key=key, since=since) for key, since in sorted(supply.limits.items())),
     )
 
 

@@ -14,13 +14,13 @@ from msgspec import structs
 from navarch_common.config import PoolConfig, format_duration
 from navarch_common.events.kinds import OperatorAction
 from navarch_common.events.messages import Heartbeat
+from navarch_common.guards import held_text, hold_on, standing, until_text
 from navarch_common.model.gpu import is_idle
 from navarch_common.model.health import HealthRecord
 from navarch_common.model.node import ENDED, LEAVING, NodeRecord, Phase, ProviderState
-from navarch_common.model.pool import Guard, PoolRecord
-from navarch_common.model.wish import WISHES_MAX, Answer, NodeVerb, NodeWishes, PoolWish, Wish
-from navarch_gateway.asks import NodeAsk, PoolAsk
-from navarch_gateway.known import standing
+from navarch_common.model.pool import Change, Guard, PoolRecord, SupplyRecord
+from navarch_common.model.wish import WISHES_MAX, Answer, ChangeWish, NodeVerb, NodeWishes, PoolWish, Wish
+from navarch_gateway.asks import ChangeAsk, NodeAsk, PoolAsk
 from navarch_gateway.refusal import Refused, conflict, invalid
 
 KEEP_EXPIRED = timedelta(hours=1)
@@ -68,9 +68,24 @@ class PoolFacts:
     guards: Sequence[Guard]
     nodes: int
     """Nodes that have not ended."""
+    supply: SupplyRecord | None = None
 
 
-def wish_of(ask: NodeAsk | PoolAsk, request_id: str, actor: str, now: datetime) -> Wish:
+@dataclass(frozen=True, slots=True)
+class ChangeFacts:
+    """A change that waits, or a node whose replacement is under way: what an operator approves or cancels."""
+
+    pool: str
+    name: str
+    """The change's id, or the node's."""
+    config: PoolConfig | None
+    change: Change | None = None
+    node: NodeRecord | None = None
+    supply: SupplyRecord | None = None
+    latest: ChangeWish | None = None
+
+
+def wish_of(ask: NodeAsk | PoolAsk | ChangeAsk, request_id: str, actor: str, now: datetime) -> Wish:
     return Wish(
         id=request_id,
         verb=ask.verb,
@@ -83,14 +98,16 @@ def wish_of(ask: NodeAsk | PoolAsk, request_id: str, actor: str, now: datetime) 
     )
 
 
-def earlier(facts: NodeFacts | PoolFacts, request_id: str, verb: str) -> bool:
+def earlier(facts: NodeFacts | PoolFacts | ChangeFacts, request_id: str, verb: str) -> bool:
     """Whether the same request was accepted before. Raises `Refused` where the id was another request's."""
     open_wishes: Sequence[Wish]
     if isinstance(facts, NodeFacts):
         answers = facts.node.answers
         open_wishes = facts.wishes.wishes if facts.wishes else ()
     else:
-        answers = facts.record.answers if facts.record else {}
+        answers = facts.supply.answers if facts.supply else {}
+        if isinstance(facts, PoolFacts) and facts.record is not None:
+            answers = {**answers, **facts.record.answers}
         open_wishes = (facts.latest.wish,) if facts.latest else ()
     for wish in open_wishes:
         if wish.id == request_id:
@@ -104,6 +121,8 @@ def check_node_wish(facts: NodeFacts, ask: NodeAsk, now: datetime) -> str:
     """What the wish would do, in a sentence. Raises `Refused` where it makes no sense."""
     _check_phase(facts.node, ask.verb)
     _check_freeze(facts.guards, ask.verb, facts.node.pool, now)
+    if ask.verb in ("replace", "terminate") and not ask.force:
+        _check_hold(facts.guards, facts.node.pool, facts.node.node, now)
     match ask.verb:
         case "uncordon":
             _check_cordoned(facts)
@@ -149,7 +168,7 @@ def check_pool_wish(facts: PoolFacts, ask: PoolAsk, wish: Wish, now: datetime) -
         for name, value in (("nodes", ask.nodes), ("for_s", ask.for_s)):
             if value is not None:
                 raise invalid("bad-field", f"{name} is for scale alone, and this is {ask.verb}", field=name)
-        return wish, _check_pause(facts, ask)
+        return wish, _check_breaker(facts) if ask.verb == "close-breaker" else _check_pause(facts, ask)
     if facts.config is None:
         raise conflict(
             "retiring", f"{facts.pool} has left the configuration: nothing is launched or terminated there any more"
@@ -158,6 +177,7 @@ def check_pool_wish(facts: PoolFacts, ask: PoolAsk, wish: Wish, now: datetime) -
         raise invalid("bad-field", "scale needs nodes, the node count that is wanted", field="nodes")
     _check_bounds(facts.pool, facts.config, ask.nodes)
     current = facts.record.desired if facts.record else facts.nodes
+    _check_hold(facts.guards, facts.pool, None, now)
     _check_scale_freeze(facts, current, ask.nodes, now)
     if facts.config.autoscaling is None:
         if ask.for_s is not None:
@@ -226,11 +246,18 @@ def _check_freeze(guards: Sequence[Guard], act: str, pool: str, now: datetime) -
     for guard in standing(guards, now):
         if guard.level in _FORBIDDEN.get(act, ()) and guard.pool in (None, pool):
             scope = f"pool {guard.pool}" if guard.pool else "the cluster"
-            until = f" until {guard.until:%Y-%m-%d %H:%M} UTC" if guard.until else ""
             raise conflict(
                 "frozen",
-                f"{act} is forbidden: {scope} is frozen (level {guard.level}) by {guard.actor}{until}: {guard.reason}",
+                f"{act} is forbidden: {scope} is frozen (level {guard.level}) by {guard.actor}{until_text(guard)}: "
+                f"{guard.reason}",
             )
+
+
+def _check_hold(guards: Sequence[Guard], pool: str, node: str | None, now: datetime) -> None:
+    guard = hold_on(guards, pool, node, now)
+    if guard is not None:
+        what = "release it first" if node is None else "release it, or use force"
+        raise conflict("held", f"{held_text(guard)}; {what}")
 
 
 def _check_scale_freeze(facts: PoolFacts, current: int, wanted: int, now: datetime) -> None:
@@ -282,6 +309,32 @@ def _check_bounds(pool: str, config: PoolConfig, nodes: int) -> None:
         raise invalid(
             "out-of-bounds", f"{nodes} nodes is over the max_nodes {config.max_nodes} of {pool}", field="nodes"
         )
+
+
+def _check_breaker(facts: PoolFacts) -> str:
+    breaker = facts.supply.breaker if facts.supply else None
+    if breaker is None:
+        raise conflict("breaker-closed", f"the breaker of {facts.pool} is closed: nothing is stopped by it")
+    return f"close the breaker of {facts.pool}, which is open since {breaker.since:%H:%M} UTC: {breaker.reason}"
+
+
+def check_change_wish(facts: ChangeFacts, ask: ChangeAsk) -> str:
+    """What the wish would do, in a sentence. Raises `Refused` where it makes no sense."""
+    mode = facts.config.automation if facts.config else "act"
+    if facts.change is not None:
+        if mode != "approve":
+            text = f"automation of {facts.pool} is {mode!r}: {facts.name} waits for nobody's word"
+            raise conflict("not-waiting", text)
+        return f"{ask.verb} {facts.name}: {facts.change.text}"
+    assert facts.node is not None
+    name = facts.node.node
+    if ask.verb == "approve":
+        raise conflict("not-waiting", f"nothing about {name} waits for approval")
+    if facts.node.replaced_by is None or facts.node.phase not in (Phase.ACTIVE, Phase.DRAINING):
+        raise conflict("not-replacing", f"no replacement of {name} is under way that could still be stopped")
+    return (
+        f"stop the replacement of {name} by {facts.node.replaced_by}, and hold {name}, cordoned, until it is released"
+    )
 
 
 def _check_pause(facts: PoolFacts, ask: PoolAsk) -> str:

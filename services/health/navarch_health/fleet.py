@@ -11,7 +11,7 @@ from datetime import datetime
 
 from navarch_common.model.health import HEALTH, HealthRecord, HealthStatus
 from navarch_common.model.node import NODE, NodeRecord, ended
-from navarch_common.store.base import StateStore, Stored
+from navarch_common.store.base import Since, StateStore, Stored
 from navarch_health.verdict import AGENT, WATCHED
 
 
@@ -60,6 +60,7 @@ class Fleet:
         self._store = store
         self._revisions = {NODE.name: 0, HEALTH.name: 0}
         self._full_at: datetime | None = None
+        self._incarnation = store.incarnation
         self._fresh: set[str] = set()
         self.looks_begun = self.looks_done = 0
         """How often the records were looked at; `looks_done` is the number of the last look that came to its end."""
@@ -82,16 +83,28 @@ class Fleet:
         """Reads what changed and returns the nodes concerned. Raises `StoreError`."""
         self.looks_begun += 1
         look = self.looks_begun
-        if self._full_at is None or (now - self._full_at).total_seconds() >= self.FULL_AFTER_S:
+        incarnation = self._store.incarnation
+        anew = incarnation != self._incarnation
+        if anew or self._full_at is None or (now - self._full_at).total_seconds() >= self.FULL_AFTER_S:
             nodes, health = await self._store.records(NODE), await self._store.records(HEALTH)
-            self._forget(set(self.nodes) - {stored.record.node for stored in nodes})
-            self._full_at = now
+            if anew:
+                self._begin_anew()
+            self._forget((set(self.nodes) | set(self.tracked)) - {stored.record.node for stored in nodes})
+            self._full_at, self._incarnation = now, incarnation
         else:
-            nodes = await self._store.changed(NODE, self._revisions[NODE.name])
-            health = await self._store.changed(HEALTH, self._revisions[HEALTH.name])
+            nodes, health = await self._store.changed(
+                [Since(family, self._revisions[family.name]) for family in (NODE, HEALTH)]
+            )
         changed = self._take(nodes, health, now)
         self.looks_done = look
         return changed
+
+    def _begin_anew(self) -> None:
+        """The store is in another life: what was read in the one before is nobody's record any more, however high its
+        revision. Who was heard lately is not forgotten for that."""
+        self.nodes.clear()
+        self.health.clear()
+        self._revisions = {NODE.name: 0, HEALTH.name: 0}
 
     def note(self, node: Stored[NodeRecord], health: Stored[HealthRecord], now: datetime) -> None:
         """What has just been read or committed, so that the next decision does not rest on older news."""

@@ -121,9 +121,10 @@ class Hearing:
             if beat.boot_id == tracked.boot_id:
                 if beat.sequence <= tracked.sequence:
                     continue
-            elif beat.boot_id == tracked.past_boot_id:
+            elif beat.boot_id == tracked.past_boot_id and not self._fell_silent(tracked):
                 continue
             else:
+                # A boot that was thought over speaks while the one after it is silent: that one was a twin, and is gone.
                 tracked.past_boot_id, tracked.boot_id = tracked.boot_id, beat.boot_id
                 tracked.attention = True
             tracked.sequence = beat.sequence
@@ -133,6 +134,11 @@ class Hearing:
             pending[node] = (tracked, at, beat.interval_s, data)
             if tracked.attention or beat.driver_state != "ok" or tracked.driver_trouble_since is not None:
                 self._attend(tracked, at)
+
+    def _fell_silent(self, tracked: Tracked) -> bool:
+        """Whether the boot that is heard has not been heard for a whole timeout."""
+        heard_at = tracked.heard_at
+        return heard_at is not None and (self._deps.clock.now() - heard_at).total_seconds() >= self._timeout_s
 
     def _attend(self, tracked: Tracked, at: datetime) -> None:
         if tracked.driver_state == "ok":

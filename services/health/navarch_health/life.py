@@ -58,8 +58,14 @@ def heard(record: HealthRecord, node: NodeRecord, boot_id: str, driver_state: st
 def fell_silent(
     record: HealthRecord, node: NodeRecord, last_heard: datetime, context: Context, *, timeout_s: float
 ) -> Change | None:
-    """No heartbeat for a whole timeout: suspect. That wakes the provisioner, which asks the provider."""
+    """No heartbeat for a whole timeout: suspect. That wakes the provisioner, which asks the provider.
+
+    A status that another copy has only just found rests on what that copy heard: it stands for a timeout, or two copies of
+    which one hears the node and one does not would contradict each other as fast as they can commit.
+    """
     if record.silent_since is not None or MACHINE in record.entities:
+        return None
+    if (context.now - record.since).total_seconds() < timeout_s:
         return None
     silent_s = (context.now - last_heard).total_seconds()
     reason = f"no heartbeat for {silent_s:.0f} s (expected within {timeout_s:.0f} s); its provider is asked next"

@@ -5,6 +5,7 @@ then it is probed, and only a long deadline without any sign makes it failed. An
 
 - while this observer itself may have been deaf (`observer`),
 - when many share it at once: over 3 nodes and over 5 % of the fleet is one cause, and not in so many machines,
+- when over 3 nodes and over half of a provider's zone share it: a zone that went dark is no machine's fault either,
 - for more than half of a pool, or for its last healthy node.
 
 The provider's word that a machine is gone counts whatever we heard. A verdict that a guard holds back is said so.
@@ -13,7 +14,8 @@ The provider's word that a machine is gone counts whatever we heard. A verdict t
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -45,6 +47,10 @@ class Life:
     failed_by_silence: bool = False
     answered_at: datetime | None = None
     """When it last answered a probe."""
+    zone: str = ""
+    """Where its provider runs it, as `<provider>/<region>/<zone>`; empty where that is not known."""
+    dark_at: datetime | None = None
+    """When its zone was last dark: silence until then proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,11 @@ class Ruling:
 
     decisions: tuple[Decision, ...]
     mass: str = ""
-    """Not empty while too many are silent at once: the sentence for the alarm."""
+    """Not empty while too many are silent at once."""
+    dark: Mapping[str, str] = field(default_factory=dict)
+    """The zones that are silent as a whole, each with its sentence for the alarm."""
+    rest: str = ""
+    """As `mass`, but only of those whose zone does not explain it: the sentence for the fleet's alarm."""
 
 
 def rule_on_silence(
@@ -83,20 +93,26 @@ def rule_on_silence(
     patience: Patience,
     *,
     fleet: int,
+    zones: Mapping[str, int] | None = None,
     heard_since: datetime | None = None,
     deaf: str = "",
 ) -> Ruling:
-    """`lives` are all watched nodes, silent or not, of every pool with a silent one; `fleet` counts those of all pools.
+    """`lives` are all watched nodes, silent or not, of every pool with a silent one; `fleet` counts those of all pools, `zones` those of each zone.
 
     `heard_since`: since when this observer has heard without a break and without many silent at once; None is always.
     `deaf` says why it cannot trust its ears now.
     """
     waiting = [life for life in lives if life.silent and life.status != HealthStatus.UNHEALTHY]
     mass = _mass(len(waiting), fleet)
+    dark = _dark(waiting, zones or {})
+    rest = _mass(sum(1 for life in waiting if life.zone not in dark), fleet)
     pools = _Pools(lives)
     ordered = sorted(waiting, key=lambda one: (one.last_heard, one.node))
-    decisions = (_rule(life, now, patience, pools, _Ears(deaf or mass, heard_since)) for life in ordered)
-    return Ruling(tuple(decision for decision in decisions if decision is not None), mass)
+    decisions = (
+        _rule(life, now, patience, pools, _Ears(deaf or mass or dark.get(life.zone, ""), heard_since))
+        for life in ordered
+    )
+    return Ruling(tuple(decision for decision in decisions if decision is not None), mass, dark, rest)
 
 
 class _Pools:
@@ -155,9 +171,18 @@ def _rule(life: Life, now: datetime, patience: Patience, pools: _Pools, ears: _E
 def _proven_since(life: Life, patience: Patience, heard_since: datetime | None) -> datetime:
     """Since when the silence is the node's own: neither before we listened, nor long before it was suspected, so that
     its provider is asked and it is probed before it is given up."""
-    times = [life.suspect_since, heard_since]
+    times = [life.suspect_since, heard_since, life.dark_at]
     times.append(None if life.suspected_at is None else life.suspected_at - patience.heartbeat_timeout)
     return max(at for at in (life.last_heard, *times) if at is not None)
+
+
+def _dark(waiting: list[Life], zones: Mapping[str, int]) -> dict[str, str]:
+    silent = Counter(life.zone for life in waiting if life.zone)
+    return {
+        zone: f"{count} of {zones[zone]} nodes in zone {zone} are silent at once: the zone, or the way to it, is dark"
+        for zone, count in sorted(silent.items())
+        if count > MASS_COUNT and zone in zones and count * 2 > zones[zone]
+    }
 
 
 def _mass(silent: int, fleet: int) -> str:

@@ -16,6 +16,7 @@ import structlog
 from msgspec import structs
 
 from navarch_common.bus.base import BusError, Delivery
+from navarch_common.dead import DeadLetters
 from navarch_common.errors import NavarchError
 from navarch_common.events import BadMessage, decode
 from navarch_common.events.kinds import NodeFailed
@@ -25,7 +26,7 @@ from navarch_common.model.health import HealthRecord
 from navarch_common.model.node import NodeRecord, ended
 from navarch_common.rejects import Rejects
 from navarch_common.run import Deps
-from navarch_common.store.base import StoreError
+from navarch_common.store.base import BadRecord, StoreError
 from navarch_health import life
 from navarch_health.fold import Folded, fold_report
 from navarch_health.policy import Policy
@@ -37,8 +38,6 @@ log = structlog.get_logger("navarch.health")
 
 LANES: Final = 8
 LANE_DEPTH: Final = 64
-ANSWER_LIMIT_S: Final = 2.0
-"""For the bus to take an acknowledgement or its opposite."""
 LATER_S: Final = 1.0
 ADOPTION_S: Final = 10.0
 """In safe mode: when a report of an unknown node is looked at again."""
@@ -59,6 +58,7 @@ class Reports:
 
     def __init__(self, deps: Deps, verdicts: Verdicts, rejects: Rejects, policy: Policy) -> None:
         self._deps, self._verdicts, self._rejects = deps, verdicts, rejects
+        self._dead = DeadLetters(deps, "health", deps.subjects.stream("REPORTS"))
         self._lanes: Sequence[asyncio.Queue[Delivery]] = [asyncio.Queue(LANE_DEPTH) for _ in range(LANES)]
         self.policy = policy
         """The policy in force. Replaced whole when another one loads."""
@@ -77,7 +77,7 @@ class Reports:
         finally:
             for lane in self._lanes:
                 while not lane.empty():
-                    await self._put_off(lane.get_nowait(), 0.0)
+                    await self._dead.put_off(lane.get_nowait(), 0.0)
 
     async def _consume(self) -> None:
         subjects = self._deps.subjects
@@ -102,14 +102,14 @@ class Reports:
             try:
                 await self._handle(delivery)
             except asyncio.CancelledError:
-                await self._put_off(delivery, 0.0)
+                await self._dead.put_off(delivery, 0.0)
                 raise
             except BusError as error:
                 # Neither acknowledged nor put off: it comes again by itself, and says nothing new then.
                 log.warning("report comes again", subject=delivery.subject, error=str(error))
-            except Exception:
+            except Exception as error:
                 log.exception("report not handled", subject=delivery.subject, sequence=delivery.sequence)
-                await self._put_off(delivery, LATER_S * min(delivery.deliveries, 60))
+                await self._dead.failed(delivery, error)
 
     async def _handle(self, delivery: Delivery) -> None:
         arrived_s = asyncio.get_running_loop().time()
@@ -119,7 +119,8 @@ class Reports:
             if report.node != source:
                 raise BadMessage(f"a report of node {report.node!r:.80} on the subject of another node")
         except BadMessage as error:
-            await self._bury(delivery, source, error)
+            if await self._dead.undecodable(delivery, error):
+                await self._rejects.note(delivery.subject, source, error)
             return
         report = await self._told_of_rejects(report)
         if not report.observations:
@@ -128,13 +129,17 @@ class Reports:
         parent = report.trace or delivery.headers.get("traceparent", "")
         with self._deps.telemetry.span("verdict", parent=parent, node=report.node, pool=report.pool) as span:
             try:
-                folded, change = await self._judge(report, span.traceparent)
+                folded, change = await self._judge(report, span.traceparent, again=delivery.deliveries > 1)
             except (UnknownNode, NotOurs, NotYet) as refusal:
                 await self._refuse(delivery, report, refusal)
                 return
+            except BadRecord as error:
+                log.error("verdict cannot be kept", node=report.node, error=str(error))
+                await self._dead.failed(delivery, error)
+                return
             except (StoreError, TimeoutError) as error:
                 log.warning("verdict not known to be durable, report comes again", node=report.node, error=str(error))
-                await self._put_off(delivery, LATER_S)
+                await self._dead.put_off(delivery, LATER_S)
                 return
         self._measure(folded, change, asyncio.get_running_loop().time() - arrived_s)
         await delivery.ack()
@@ -149,7 +154,8 @@ class Reports:
             return report
         return structs.replace(report, observations=tuple(o for o in report.observations if o.event_type != REJECTED))
 
-    async def _judge(self, report: HealthReport, trace: str) -> tuple[Folded, Change | None]:
+    async def _judge(self, report: HealthReport, trace: str, *, again: bool) -> tuple[Folded, Change | None]:
+        """`again`: it came before, and the commit that it led to may have been unknown."""
         folded = Folded(None)
         boots = False
 
@@ -163,17 +169,17 @@ class Reports:
             folded = fold_report(before, node, report, self.policy.judge, self.settings.limits(node.pool), context)
             return folded.change
 
-        change = await self._verdicts.change(report.node, decide, trace)
+        change = await self._verdicts.change(report.node, decide, trace, settle=again)
         if boots:  # a boot was noted first: it settles what is past
-            change = await self._verdicts.change(report.node, decide, trace)
+            change = await self._verdicts.change(report.node, decide, trace, settle=again)
         return folded, change
 
     async def _refuse(self, delivery: Delivery, report: HealthReport, refusal: NavarchError) -> None:
         if isinstance(refusal, UnknownNode) and await self._safe_mode():
-            await self._put_off(delivery, ADOPTION_S)
+            await self._dead.put_off(delivery, ADOPTION_S)
             return
         if isinstance(refusal, NotYet) and delivery.deliveries < AHEAD_TRIES:
-            await self._put_off(delivery, LATER_S)
+            await self._dead.put_off(delivery, LATER_S)
             return
         await self._rejects.note(delivery.subject, report.node, refusal, pool=report.pool, node=report.node)
         await delivery.ack()
@@ -186,29 +192,6 @@ class Reports:
         except (StoreError, TimeoutError):
             return True
         return meta is None or meta.record.safe_mode is not None
-
-    async def _bury(self, delivery: Delivery, source: str, error: BadMessage) -> None:
-        stream = self._deps.subjects.stream("REPORTS")
-        await self._rejects.note(delivery.subject, source, error)
-        try:
-            await self._deps.bus.publish_durable(
-                self._deps.subjects.dead(stream),
-                delivery.data,
-                msg_id=f"{stream}-{delivery.sequence}",
-                headers={"Navarch-Subject": delivery.subject, "Navarch-Error": ascii(str(error))[:500]},
-            )
-        except BusError as failure:
-            log.warning("dead letter not stored, message comes again", subject=delivery.subject, error=str(failure))
-            await self._put_off(delivery, LATER_S * 5)
-            return
-        await delivery.term()
-
-    async def _put_off(self, delivery: Delivery, delay_s: float) -> None:
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT_S):
-                await delivery.nak(delay_s)
-        except (BusError, TimeoutError) as error:
-            log.debug("not put off, comes again by itself", subject=delivery.subject, error=str(error))
 
     def _measure(self, folded: Folded, change: Change | None, took_s: float) -> None:
         metrics = self._deps.metrics

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from navarch_common.bus.base import BusError
+from navarch_common.copies import Member, Presence
 from navarch_common.events.kinds import Alarm
 from navarch_common.reconcile import Reconciler
 from navarch_common.rejects import Rejects
@@ -21,6 +22,7 @@ from navarch_health.observer import Observer
 from navarch_health.policy_file import PolicyFile, PolicyUnusable
 from navarch_health.probing import Probing
 from navarch_health.reports import Reports
+from navarch_health.retelling import Retelling
 from navarch_health.settings import HealthSettings
 from navarch_health.verdicts import Verdicts
 from navarch_health.watch import Watch
@@ -29,6 +31,7 @@ log = structlog.get_logger("navarch.health")
 
 OBSERVE_S: Final = 0.25
 POLICY_S: Final = 5.0
+RETELL: Final = timedelta(seconds=15)
 
 
 class HealthService:
@@ -45,10 +48,16 @@ class HealthService:
         self._hearing = Hearing(deps, self._fleet, settings, self._rejects)
         self._reports = Reports(deps, self._verdicts, self._rejects, self._policy_file.policy)
         self._observer = Observer(deps.clock.now(), self._monotonic_s(), settings.heartbeat_timeout, tick_s=OBSERVE_S)
-        self._watch = Watch(deps, self._fleet, self._hearing, self._verdicts, self._observer, settings)
+        self._watch = Watch(deps, self._fleet, self._hearing, self._verdicts, self._observer, settings, self._listen)
         self._probing = Probing(deps, self._fleet, lambda: self._watch.suspects, _probe_pause_s(settings))
         period = timedelta(seconds=settings.tick_s)
         self._reconciler = Reconciler("health", self._watch.step, period, deps.clock, deps.metrics)
+        self._retelling = Reconciler(
+            "health/retelling", Retelling(deps, self._fleet).step, RETELL, deps.clock, deps.metrics
+        )
+        loops = (self._reconciler, self._retelling)
+        member = Member(lambda: self.ready, lambda: [(loop.name, loop.last) for loop in loops], self._facts)
+        self._presence = Presence(deps, "health", member)
 
     @property
     def ready(self) -> bool:
@@ -65,15 +74,25 @@ class HealthService:
             "rule_errors": self._reports.rule_errors,
         }
 
+    def _facts(self) -> dict[str, str | int | float | bool | None]:
+        return {
+            "verdicts_suspended": self._watch.suspended,
+            "watched_nodes": self._fleet.watched_count,
+            "suspects": len(self._watch.suspects),
+            "policy": self._reports.policy.name,
+        }
+
     async def run(self) -> None:
         """Until cancelled."""
         await self._take_policy()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._presence.run(), name="health-presence")
             tasks.create_task(self._observe(), name="health-observer")
             tasks.create_task(self._hearing.listen(), name="health-heartbeats")
             tasks.create_task(self._hearing.write(), name="health-beats")
             tasks.create_task(self._reports.run(), name="health-reports")
             tasks.create_task(self._reconciler.run(), name="health-watch")
+            tasks.create_task(self._retelling.run(), name="health-retelling")
             tasks.create_task(self._probing.run(), name="health-probes")
             tasks.create_task(self._attend(), name="health-attention")
             tasks.create_task(self._follow(f"{self._deps.subjects.prefix}.events.node.>"), name="health-events")
@@ -81,9 +100,12 @@ class HealthService:
             tasks.create_task(self._follow_config(), name="health-config")
             tasks.create_task(self._follow_policy(), name="health-policy")
 
+    def _listen(self) -> None:
+        self._observer.note(self._deps.clock.now(), self._monotonic_s(), self._deps.bus.status)
+
     async def _observe(self) -> None:
         while True:
-            self._observer.note(self._deps.clock.now(), self._monotonic_s(), self._deps.bus.status)
+            self._listen()
             self._hearing.count()
             await asyncio.sleep(OBSERVE_S)
 

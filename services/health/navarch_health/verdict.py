@@ -35,6 +35,7 @@ MACHINE: Final = "machine"
 NODE: Final = "node"
 """The entity of what is about the node as a whole, or about more entities than a record holds."""
 ENTITIES_MAX: Final = 512
+REASON_MAX: Final = 1024
 
 WATCHED: Final = frozenset({Phase.VALIDATING, Phase.ACTIVE, Phase.DRAINING, Phase.REPAIRING, Phase.QUARANTINED})
 """Phases in which a machine is expected to be heard, and a suspicion can be taken back. Before them its registration has
@@ -181,6 +182,14 @@ def _rolled_up(before: HealthRecord | None, draft: HealthRecord, node: NodeRecor
 
 
 _NOT_HEARD: Final = "waiting for a heartbeat that says that the GPU driver answers"
+
+
+def failed_again(record: HealthRecord, node: NodeRecord, context: Context) -> Event:
+    """The event of a failure that stands, once more: the one that was told is lost."""
+    since = "" if record.failed_at is None else f" since {record.failed_at.isoformat()}"
+    text = f"told again, since its event was lost: failed{since}; {record.reason}"[:REASON_MAX]
+    (event,) = _events(HealthStatus.UNKNOWN, structs.replace(record, reason=text), node, context)
+    return event
 
 
 def _events(was: HealthStatus, record: HealthRecord, node: NodeRecord, context: Context) -> tuple[Event, ...]:

@@ -47,10 +47,13 @@ class Verdicts:
     def context(self, trace: str = "") -> Context:
         return Context(cluster=self._deps.cluster, now=self._deps.clock.now(), trace=trace)
 
-    async def change(self, name: str, decide: Decide, trace: str = "", *, create: bool = False) -> Change | None:
+    async def change(
+        self, name: str, decide: Decide, trace: str = "", *, create: bool = False, settle: bool = False
+    ) -> Change | None:
         """Reads, decides and commits; returns what was committed, None where nothing was to change.
 
         With `create` a watched node without a record of its generation gets one, also where nothing else is to change.
+        With `settle` it is also made sure that nothing to change was not read from a commit that may yet be forgotten.
 
         Raises `UnknownNode`, what `decide` raises, `Conflict` after too many tries, `StoreError`, and `TimeoutError`:
         after the last two the outcome is unknown.
@@ -58,14 +61,14 @@ class Verdicts:
         for left in range(TRIES - 1, -1, -1):
             try:
                 async with asyncio.timeout(COMMIT_LIMIT_S):
-                    return await self._once(name, decide, trace, create=create)
+                    return await self._once(name, decide, trace, create=create, settle=settle)
             except Conflict as conflict:
                 if not left:
                     raise
                 log.debug("verdict made anew", node=name, conflict=str(conflict))
         raise AssertionError("unreachable")
 
-    async def _once(self, name: str, decide: Decide, trace: str, *, create: bool) -> Change | None:
+    async def _once(self, name: str, decide: Decide, trace: str, *, create: bool, settle: bool) -> Change | None:
         node, health = await self._deps.store.get_many([NODE.key(name), HEALTH.key(name)])
         if node is None:
             raise UnknownNode(f"there is no record of node {name}")
@@ -77,6 +80,11 @@ class Verdicts:
         if change is None and create and not known and node.record.phase in WATCHED:
             change = sight
         if change is None:
+            if settle:
+                # What stands in the store may be a commit that no replica had, and whose outcome is unknown. A commit of
+                # what was read counts only when that does.
+                expect = {HEALTH.key(name): ABSENT if health is None else health.revision, node.key: node.revision}
+                await self._deps.committer.commit(Commit(expect=expect))
             if health is not None:
                 self._fleet.note(node, health, self._deps.clock.now())
             return None

@@ -8,8 +8,9 @@ time has cleared is cleared. Each pass looks at all nodes that are overdue, chan
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -17,14 +18,15 @@ from msgspec import structs
 
 from navarch_common.events.kinds import Alarm
 from navarch_common.model.base import Reason, with_reason
-from navarch_common.model.health import HealthRecord, HealthStatus
+from navarch_common.model.health import ALARM, HealthRecord, HealthStatus
 from navarch_common.model.node import NodeRecord, ProviderState
 from navarch_common.run import Deps
-from navarch_common.store.base import Commit, Conflict, StoreError
+from navarch_common.store.base import ABSENT, Commit, Conflict, StoreError
 from navarch_health import life
+from navarch_health.alarms import Causes
 from navarch_health.fleet import Fleet, Tracked
 from navarch_health.hearing import Hearing
-from navarch_health.liveness import Decision, Life, rule_on_silence
+from navarch_health.liveness import MASS_COUNT, Decision, Life, Ruling, rule_on_silence
 from navarch_health.observer import Observer
 from navarch_health.settings import HealthSettings
 from navarch_health.verdict import MACHINE, WATCHED, Change, Context, settle
@@ -33,7 +35,6 @@ from navarch_health.verdicts import Decide, UnknownNode, Verdicts
 log = structlog.get_logger("navarch.health")
 
 OVERDUE_MAX: Final = 5000
-ALARM_QUIET: Final = timedelta(minutes=5)
 FOLLOW_UPS: Final = 3
 SIDE_BY_SIDE: Final = 16
 """Commits under way at once: a thousand suspects must not take a thousand round trips."""
@@ -53,13 +54,20 @@ class Watch:
         verdicts: Verdicts,
         observer: Observer,
         settings: HealthSettings,
+        listen: Callable[[], None],
     ) -> None:
+        """`listen` has the observer look at clocks and bus: a jump must be known before anyone is judged by the time."""
+        self._listen = listen
         self._deps, self._fleet, self._hearing = deps, fleet, hearing
         self._verdicts, self._observer = verdicts, observer
         self.settings = settings
         self._calm_at: dict[str, datetime] = {}
         self._told: dict[str, str] = {}
-        self._alarm_at: datetime | None = None
+        self._causes = Causes()
+        self._alarms_stand = True
+        """An alarm may stand: the records are looked at."""
+        self._dark_at: dict[str, datetime] = {}
+        """By zone, when it was last dark."""
         self._mass_at: datetime | None = None
         """When too many were last silent at once."""
         self.suspects: frozenset[str] = frozenset()
@@ -68,6 +76,7 @@ class Watch:
         """Why silence means nothing now; empty where it does."""
 
     async def step(self) -> dict[str, int]:
+        self._listen()
         now = self._deps.clock.now()
         changed = await self._fleet.refresh(now)
         attended, self._hearing.attended = self._hearing.attended, set()
@@ -173,11 +182,15 @@ class Watch:
         lives = tuple(self._life(name, silent) for pool in pools for name in sorted(self._fleet.watched[pool]))
         heard_since = max(self._observer.heard_since, self._mass_at or self._observer.heard_since)
         ruling = rule_on_silence(
-            lives, now, self.settings.patience, fleet=self._fleet.watched_count, heard_since=heard_since, deaf=deaf
-        )
+            lives, now, self.settings.patience, fleet=self._fleet.watched_count, zones=self._zones(lives),
+            heard_since=heard_since, deaf=deaf,
+        )  # fmt: skip
         self._mass_at = now if ruling.mass else self._mass_at
+        self._dark_at |= dict.fromkeys(ruling.dark, now)
         self.suspects = frozenset(one.node for one in lives if one.silent and one.suspect_since is not None)
-        await self._suspend(deaf, ruling.mass, now)
+        self._suspend(deaf, ruling.mass or "; ".join(ruling.dark.values()), now)
+        if not deaf:
+            await self._alarm(ruling, now)
         self._tell_held(ruling.decisions)
         acts = [decision for decision in ruling.decisions if decision.verdict != "held" or decision.code in _TOLD]
         await self._side_by_side([(d.node, self._acting(d, silent[d.node])) for d in acts])
@@ -203,6 +216,8 @@ class Watch:
             gone_at=instance.state_at if gone and instance is not None else None,
             failed_by_silence=machine is not None and machine.code == "silence" and machine.status == _FAILED,
             answered_at=tracked.answered_at,
+            zone=(zone := self._zone(name)),
+            dark_at=self._dark_at.get(zone),
         )
 
     def _acting(self, decision: Decision, last_heard: datetime) -> Decide:
@@ -230,7 +245,7 @@ class Watch:
 
         return decide
 
-    async def _suspend(self, deaf: str, mass: str, now: datetime) -> None:
+    def _suspend(self, deaf: str, mass: str, now: datetime) -> None:
         before, self.suspended = self.suspended, deaf or mass
         code = "" if not self.suspended else (self._observer.code(now) or "bus") if deaf else "mass"
         self._deps.metrics.set_all("navarch_verdicts_suspended", {(code,): 1.0} if code else {})
@@ -238,12 +253,45 @@ class Watch:
             log.warning("verdicts from silence suspended", why=self.suspended)
         elif before and not self.suspended:
             log.info("silence is judged again", was=before)
-        if not mass or deaf or (self._alarm_at is not None and now - self._alarm_at < ALARM_QUIET):
+
+    async def _alarm(self, ruling: Ruling, now: datetime) -> None:
+        """Tells once of silence that many share, whichever copy is first; and no longer says so when it is over."""
+        wanted = {f"zone-silence/{zone}": text for zone, text in ruling.dark.items()}
+        if ruling.rest:
+            wanted["fleet-silence"] = ruling.rest
+        self._causes.note(wanted, now)
+        if not wanted and not self._alarms_stand:
             return
-        self._alarm_at = now
-        alarm = Alarm(at=now, cluster=self._deps.cluster, reason=mass, code="mass-silence", actor="health")
-        async with asyncio.timeout(5.0):
-            await self._deps.committer.commit(Commit(emit=(alarm,)))
+        stored = {one.record.name: one for one in await self._deps.store.records(ALARM)}
+        known = {name: one.record for name, one in stored.items()}
+        self._alarms_stand = any(record.active for record in known.values())
+        for due in self._causes.due(wanted, known, now, self.settings.heartbeat_timeout):
+            alarm = Alarm(
+                at=now, cluster=self._deps.cluster, reason=due.record.reason, code="mass-silence", actor="health"
+            )
+            key = ALARM.key(*due.name.split("/"))
+            expect = {key: stored[due.name].revision if due.name in stored else ABSENT}
+            commit = Commit(expect=expect, put={key: due.record}, emit=(alarm,) if due.tell else ())
+            try:
+                async with asyncio.timeout(5.0):
+                    await self._deps.committer.commit(commit)
+            except Conflict:
+                continue  # another copy was quicker
+            log.warning("alarm", name=due.name, raised=due.tell, reason=due.record.reason)
+            self._alarms_stand = True
+
+    def _zones(self, lives: tuple[Life, ...]) -> dict[str, int]:
+        """How many nodes are watched in each zone in which several are silent."""
+        silent = Counter(life.zone for life in lives if life.silent and life.zone)
+        asked = {zone for zone, count in silent.items() if count > MASS_COUNT}
+        if not asked:
+            return {}
+        counts = Counter(self._zone(name) for names in self._fleet.watched.values() for name in names)
+        return {zone: counts[zone] for zone in asked}
+
+    def _zone(self, name: str) -> str:
+        node = self._fleet.nodes.get(name)
+        return "" if node is None else zone_of(node.record)
 
     def _tell_held(self, decisions: tuple[Decision, ...]) -> None:
         """One line for each node and guard, not one for each pass."""
@@ -274,6 +322,14 @@ class Watch:
         except* (StoreError, TimeoutError) as group:
             # One failure is as good as many: the store is away, and the next pass tries them all again.
             raise group.exceptions[0] from None
+
+
+def zone_of(node: NodeRecord) -> str:
+    """`aws/us-east-1/us-east-1a`; empty where its provider has no zones, or does not tell."""
+    instance = node.instance
+    if instance is None or not (instance.region or instance.zone):
+        return ""
+    return "/".join(part for part in (instance.provider, instance.region, instance.zone) if part)
 
 
 def _noted(record: HealthRecord, node: NodeRecord, decision: Decision, context: Context) -> Change | None:

@@ -37,6 +37,8 @@ class Findings:
     """Nodes whose machine is there, where the provider says something else of it than the record."""
     unlisted: tuple[NodeView, ...] = ()
     """Nodes whose machine is not listed: to be asked for by id."""
+    newborn: tuple[NodeView, ...] = ()
+    """Nodes whose machine is too young to be missed; a provider that is asked may still say that it is gone."""
     found: tuple[tuple[NodeView, Machine], ...] = ()
     """Launches of unknown outcome whose machine is there."""
     strays: tuple[Machine, ...] = field(default=())
@@ -47,7 +49,9 @@ def compare(pool: PoolView, provider: str, machines: Sequence[Machine], now: dat
     """Holds a complete list of `provider` against the records of `pool`."""
     ours = [m for m in machines if m.tags.installation == pool.installation and m.tags.pool == pool.pool]
     by_id = {machine.instance_id: machine for machine in ours}
-    seen, unlisted, found = [], [], []
+    seen, found = [], []
+    unlisted: list[NodeView] = []
+    newborn: list[NodeView] = []
     explained: set[str] = set()
     for view in pool.living:
         instance = view.record.instance
@@ -55,8 +59,8 @@ def compare(pool: PoolView, provider: str, machines: Sequence[Machine], now: dat
             machine = by_id.get(instance.instance_id)
             explained.add(instance.instance_id)
             if machine is None:
-                if not view.gone and not view.record.powered_off and not _fresh(pool, instance, now):
-                    unlisted.append(view)
+                if not view.gone and not view.record.powered_off:
+                    (newborn if _fresh(pool, instance, now) else unlisted).append(view)
             elif machine.state is not instance.state or machine.address != instance.address:
                 seen.append((view, machine))
         elif view.phase in UNPROVEN and view.record.launch and view.record.launch.request.provider == provider:
@@ -65,11 +69,11 @@ def compare(pool: PoolView, provider: str, machines: Sequence[Machine], now: dat
             if match is not None:
                 explained.add(match.instance_id)
                 found.append((view, match))
-    strays = tuple(machine for machine in ours if machine.instance_id not in explained and not _ending(machine))
-    return Findings(tuple(seen), tuple(unlisted), tuple(found), strays)
+    strays = tuple(machine for machine in ours if machine.instance_id not in explained and not is_ending(machine))
+    return Findings(tuple(seen), tuple(unlisted), tuple(newborn), tuple(found), strays)
 
 
-def _ending(machine: Machine) -> bool:
+def is_ending(machine: Machine) -> bool:
     return machine.state.value in ("stopping", "gone")
 
 
@@ -77,16 +81,28 @@ def _fresh(pool: PoolView, instance: Instance, now: datetime) -> bool:
     return now - instance.launched_at < pool.settings.timings.newborn_grace
 
 
-def adopt(pool: PoolView, provider: str, machine: Machine, now: datetime) -> Changed | None:
+def adopt(pool: PoolView, provider: str, machine: Machine, now: datetime, why: Why | None = None) -> Changed | None:
     """A node for a machine of ours that has no record; None where there is one, even an ended one.
 
     It gets no launch and so no deadline: it may be full of work, and nobody remembers what it was promised.
     """
-    tags = machine.tags
-    if tags.node in pool.nodes:
+    if machine.tags.node in pool.nodes:
         return None
-    why = Why("adopted", f"machine {machine.instance_id} at {provider} carries our tags and had no record")
-    record = NodeRecord(
+    why = why or Why("adopted", f"machine {machine.instance_id} at {provider} carries our tags and had no record")
+    record = node_of(pool, provider, machine, why, now)
+    event = tell(
+        kinds.NodeLaunched, record, pool.cluster, why, now,
+        provider=provider, region=machine.region, instance_type=machine.instance_type,
+        instance_id=machine.instance_id, provider_id=provider_id(pool.cluster, record.node),
+        price_per_hour=machine.price_per_hour,
+    )  # fmt: skip
+    return Changed(record, (event,))
+
+
+def node_of(pool: PoolView, provider: str, machine: Machine, why: Why, now: datetime) -> NodeRecord:
+    """What a machine's tags say of its node."""
+    tags = machine.tags
+    return NodeRecord(
         node=tags.node,
         pool=tags.pool,
         generation=tags.generation,
@@ -108,13 +124,6 @@ def adopt(pool: PoolView, provider: str, machine: Machine, now: datetime) -> Cha
         ),
         reasons=(why.reason(now),),
     )
-    event = tell(
-        kinds.NodeLaunched, record, pool.cluster, why, now,
-        provider=provider, region=machine.region, instance_type=machine.instance_type,
-        instance_id=machine.instance_id, provider_id=provider_id(pool.cluster, tags.node),
-        price_per_hour=machine.price_per_hour,
-    )  # fmt: skip
-    return Changed(record, (event,))
 
 
 def sight(

@@ -7,8 +7,9 @@ it back. `leftovers` is only a net.
 
 from datetime import timedelta
 
-from navarch_common.model.node import COMING, NodeRecord, Phase
+from navarch_common.model.node import COMING, Phase
 from navarch_common.store.base import Refund, Spend
+from navarch_provisioner import limits
 from navarch_provisioner.news import Why
 from navarch_provisioner.view import NodeView, PoolView
 
@@ -46,7 +47,7 @@ def exhausted(pool: PoolView, view: NodeView, *, hourly: bool) -> Why | None:
             "hourly-budget-exhausted",
             f"{len(pool.replaced_lately)} nodes were replaced within an hour; disruption.max_per_hour is {per_hour}",
         )
-    return None
+    return limits.no_replacement(pool, view) if hourly else None
 
 
 def spend(pool: PoolView, view: NodeView, *, hourly: bool) -> tuple[Spend, ...]:
@@ -55,34 +56,8 @@ def spend(pool: PoolView, view: NodeView, *, hourly: bool) -> tuple[Spend, ...]:
     places = [Spend(bucket(pool.pool), view.node, concurrent_limit(pool))]
     if hourly:
         places.append(Spend(hourly_bucket(pool.pool), view.node, pool.config.disruption.max_per_hour, HOUR))
-        limits = (
-            (f"replacements/pool/{pool.pool}", pool.config.limits.replacements_per_hour),
-            ("replacements/fleet", pool.settings.fleet_replacements_per_hour),
-        )
-        places += [Spend(name, view.node, limit, HOUR) for name, limit in limits if limit is not None]
+        places += limits.replacement_places(pool, view)
     return tuple(places)
-
-
-FLEET_NODES = "nodes/fleet"
-
-
-def launch_places(pool: PoolView, node: str, provider: str) -> tuple[Spend, ...]:
-    """The places that one more launch takes where `limits` bound machines at once, or launches per hour."""
-    hourly = [("launches/fleet", pool.settings.fleet_launches_per_hour)]
-    if pool.config is not None:
-        hourly.append((f"launches/pool/{pool.pool}", pool.config.limits.launches_per_hour))
-    config = pool.settings.providers.get(provider)
-    if config is not None:
-        hourly.append((f"launches/provider/{provider}", config.limits.launches_per_hour))
-    places = [Spend(name, node, limit, HOUR) for name, limit in hourly if limit is not None]
-    if pool.settings.fleet_nodes is not None:
-        places.append(Spend(FLEET_NODES, node, pool.settings.fleet_nodes))
-    return tuple(places)
-
-
-def machine_gone(pool: PoolView, record: NodeRecord) -> tuple[Refund, ...]:
-    """Gives back the place that a machine held as long as it existed."""
-    return () if pool.settings.fleet_nodes is None else (Refund(FLEET_NODES, record.node),)
 
 
 def refund(pool: PoolView, holder: str) -> tuple[Refund, ...]:

@@ -1,7 +1,7 @@
 """Cloud calls: bounded in number and time, each ending in an `Outcome`, never in an exception.
 
-Right before each call that spends or destroys, lease, freeze and safe mode are asked once more; what cannot be read
-forbids. A call without an answer in time is unknown, and so is one whose adapter broke: nothing is known to have failed.
+Right before each call that spends or destroys, lease, freeze and safe mode are asked once more, wherever they are kept;
+what cannot be read forbids. A call without an answer in time is unknown, and so is one whose adapter broke: nothing is known to have failed.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from typing import Literal
 
 import structlog
 
-from navarch_common.model.cluster import META, MetaRecord
+from navarch_common.guarding import Guards
+from navarch_common.guards import keys_of_pool
 from navarch_common.model.node import NodeRecord, ProviderState
-from navarch_common.model.pool import Guard
 from navarch_common.run import Deps
 from navarch_common.store.base import StoreError
 from navarch_provisioner import gates
@@ -23,11 +23,10 @@ from navarch_provisioner.news import Why
 from navarch_provisioner.outcomes import Outcome
 from navarch_provisioner.settings import Timings
 from navarch_provisioner.steps import Call
-from navarch_provisioner.view import guard_key, guard_names
 
 log = structlog.get_logger(__name__)
 
-CHECK_TIMEOUT_S = 5.0
+CHECK_TIMEOUT_S = 1.5
 
 
 class CloudCalls:
@@ -35,6 +34,8 @@ class CloudCalls:
 
     def __init__(self, deps: Deps, providers: Providers, timings: Timings) -> None:
         self._deps, self._providers, self._timings = deps, providers, timings
+        self.guards = Guards(deps)
+        """As this process reads them: one for all its pools."""
         self._room = asyncio.Semaphore(timings.call_concurrency)
 
     async def make(self, call: Call, record: NodeRecord, holds_pool: Callable[[], bool]) -> Outcome:
@@ -59,22 +60,51 @@ class CloudCalls:
             self._deps.metrics.count("navarch_launches_total", provider=name, outcome=_label(outcome))
         return outcome
 
+    async def end_leaked(
+        self, provider_name: str, machine: Machine, node: NodeRecord, holds_pool: Callable[[], bool]
+    ) -> None:
+        """Ends a machine that is leaked, where it is still what the list said and nothing forbids it. Whether it is gone
+        shows at the next list. `node` is what its tags say of it."""
+        provider, tags = self._providers.get(provider_name), machine.tags
+        ours = (tags.cluster, tags.installation) == (self._deps.cluster, self._deps.installation)
+        if provider is None or not ours:
+            return
+        try:
+            async with self._room, asyncio.timeout(self._timings.cloud_call_timeout.total_seconds()):
+                found = await provider.get(machine.instance_id)
+                if found is None or found.state in (ProviderState.GONE, ProviderState.STOPPING):
+                    return
+                if found.tags != tags:
+                    log.error("leaked machine carries other tags by now", instance=machine.instance_id)
+                    return
+                withheld = await self._withheld("terminate", node, holds_pool)
+                if withheld is None:
+                    await provider.terminate(machine.instance_id, tags)
+                    log.info("leaked machine ended", provider=provider_name, instance=machine.instance_id)
+                else:
+                    log.warning("leaked machine not ended", instance=machine.instance_id, because=withheld.text)
+        except (CloudError, TimeoutError) as error:
+            log.warning(
+                "leaked machine not ended", instance=machine.instance_id, error=str(error) or "no answer in time"
+            )
+
     async def _withheld(
         self, act: Literal["launch", "terminate"], record: NodeRecord, holds_pool: Callable[[], bool]
     ) -> Why | None:
         """Why the call must not be made after all. Fails closed."""
-        names = guard_names(record.pool)
+        reading = await self.guards.read(keys_of_pool(record.pool))
+        if not reading.readable:
+            return Why("guards-unreadable", f"it is not known whether we are frozen: {reading.problem}"[:300])
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                meta, *guards = await self._deps.store.get_many([META.key(), *(guard_key(name) for name in names)])
+                standing, strange = await self._deps.life.standing()
         except (StoreError, TimeoutError) as error:
-            return Why("guards-unreadable", f"freeze and safe mode cannot be read: {error}"[:300])
+            return Why("guards-unreadable", f"safe mode cannot be read: {str(error) or 'no answer in time'}"[:300])
         if not holds_pool():
             return Why("pool-lost", "another copy of the provisioner works on the pool now")
-        standing = tuple(guard.record for guard in guards if guard is not None and isinstance(guard.record, Guard))
-        meta_record = meta.record if meta is not None else None
-        assert meta_record is None or isinstance(meta_record, MetaRecord)
-        return gates.forbidden(standing, meta_record, act, record.pool, self._deps.clock.now())
+        meta = standing.meta.record if standing.meta else None
+        forbidden = gates.forbidden(reading.guards, meta, act, record.pool, self._deps.clock.now())
+        return forbidden or (Why("store-doubtful", strange[:300]) if strange else None)
 
     async def _bounded(self, provider: CloudProvider, call: Call, record: NodeRecord, blank: Outcome) -> Outcome:
         started = asyncio.get_running_loop().time()
@@ -136,9 +166,9 @@ def _provider_of(record: NodeRecord) -> str:
 def _with(blank: Outcome, machine: Machine | None) -> Outcome:
     """The cloud's word: the machine, or the certainty that there is none."""
     gone = machine is None or machine.state is ProviderState.GONE
-    if gone and blank.call == "launch":
-        return _unknown(blank, "the launch was answered with a machine that is gone")
-    return Outcome(blank.call, blank.node, blank.token, machine=None if gone else machine, certain=gone)
+    ended = gone and machine is not None and blank.call in ("launch", "lookup")
+    known = machine if blank.call == "ask" or not gone else None
+    return Outcome(blank.call, blank.node, blank.token, machine=known, certain=gone, ended=ended)
 
 
 def _unknown(blank: Outcome, why: str) -> Outcome:

@@ -4,15 +4,17 @@ Core has one: `configure`, by which an agent takes over the periods that the con
 """
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from navarch_common.model.base import AnyKey
-from navarch_common.model.cluster import COMMAND, CommandRecord
+from navarch_common.model.cluster import COMMAND, CommandRecord, MetaRecord
 from navarch_common.model.node import Phase
 from navarch_provisioner.news import Why
 from navarch_provisioner.steps import Step
 from navarch_provisioner.view import NodeView, PoolView
 
+REGISTERS_BY_ITSELF = timedelta(seconds=15)
+"""A machine that has been booting for this long is asked whether its agent has registered with somebody who forgot it."""
 LISTENING = frozenset({Phase.VALIDATING, Phase.ACTIVE, Phase.DRAINING})
 
 
@@ -67,3 +69,27 @@ def to_send(pool: PoolView, now: datetime) -> list[CommandRecord]:
         and view.phase in LISTENING
         and not view.record.powered_off
     ]
+
+
+def to_ask_again(pool: PoolView, now: datetime) -> list[NodeView]:
+    """Nodes whose agent should register anew, if there is one: the machine was adopted, or the records were rolled back
+    to a time before it registered, or its registration was lost on the way; and once after each safe mode, since what an
+    agent has reported of faults may be forgotten, and is reported again with it. Agents register of themselves only when
+    they boot, when their connection was lost, and four times an hour."""
+    return [
+        view
+        for view in pool.living
+        if not view.record.powered_off and (_has_not_registered(view, now) or _may_be_forgotten(view, pool.meta))
+    ]
+
+
+def _has_not_registered(view: NodeView, now: datetime) -> bool:
+    waited = view.record.launch is None or now - view.record.phase_since >= REGISTERS_BY_ITSELF
+    return view.phase is Phase.BOOTING and view.record.registration is None and waited
+
+
+def _may_be_forgotten(view: NodeView, meta: MetaRecord | None) -> bool:
+    if meta is None or view.phase not in LISTENING or view.record.registration is None:
+        return False
+    since = meta.safe_mode.since if meta.safe_mode else meta.safe_mode_left_at
+    return since is not None and view.record.registration.at < since

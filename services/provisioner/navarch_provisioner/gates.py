@@ -1,15 +1,18 @@
 """What forbids a launch or a termination right now. Pure. Asked when a step is planned, and again right before the call.
 
-Unknown forbids: a meta record that cannot be read is safe mode.
+Unknown forbids: a meta record that cannot be read is safe mode. A hold keeps automation away; it does not stop what was
+decided before it, since `terminating` is never left, nor what an operator asks for by force.
 """
 
 from datetime import datetime
 from typing import Literal
 
+from navarch_common.guards import forbids, held_text, hold_on, until_text
 from navarch_common.model.cluster import MetaRecord
-from navarch_common.model.pool import Guard, forbids
+from navarch_common.model.pool import Guard
+from navarch_provisioner import breaker
 from navarch_provisioner.news import Why
-from navarch_provisioner.view import PoolView
+from navarch_provisioner.view import NodeView, PoolView
 
 OUTBOX_MAX = 1000
 """Over so many events that nobody has heard of yet, nothing is launched and nobody is drained who need not be."""
@@ -23,21 +26,40 @@ def forbidden(
         return Why("safe-mode", "it is not known whether safe mode is on: the cluster's own record cannot be read")
     if meta.safe_mode is not None:
         return Why("safe-mode", f"safe mode: {meta.safe_mode.reason}")
+    if act == "launch" and meta.first_look:
+        return Why("first-look", "a first start: nothing is launched before every provider has told what it has")
     guard = forbids(guards, act, pool, now)
     if guard is not None:
-        until = f" until {guard.until:%Y-%m-%d %H:%M:%SZ}" if guard.until else ""
-        return Why("frozen", f"{guard.actor} froze {guard.pool or 'the cluster'}{until}: {guard.reason}")
+        return Why("frozen", f"{guard.actor} froze {guard.pool or 'the cluster'}{until_text(guard)}: {guard.reason}")
     return None
 
 
-def no_call(view: PoolView, now: datetime) -> Why | None:
+def held(view: PoolView, node: NodeView | None, now: datetime) -> Why | None:
+    """The hold on `node` or on its pool, or None; on the pool alone where `node` is None."""
+    if node is not None and node.record.by_force:
+        return None
+    return held_name(view, node.node if node else None, now)
+
+
+def held_name(view: PoolView, node: str | None, now: datetime) -> Why | None:
+    """As `held`, for a node that may have no record any more."""
+    guard = hold_on(view.guards, view.pool, node, now)
+    return Why("held", held_text(guard)) if guard is not None else None
+
+
+def no_call(view: PoolView, now: datetime, node: NodeView | None = None) -> Why | None:
     """Why an intent that is on record may not be acted on, or None. A backoff delays new intents alone."""
-    return forbidden(view.guards, view.meta, "launch", view.pool, now) or _out_of_hand(view) or _backlog(view)
+    return (
+        forbidden(view.guards, view.meta, "launch", view.pool, now)
+        or held(view, node, now)
+        or _out_of_hand(view)
+        or _backlog(view)
+    )
 
 
-def no_launch(view: PoolView, now: datetime) -> Why | None:
-    """Why nothing may be launched by ourselves, or None."""
-    return no_call(view, now) or _backing_off(view, now)
+def no_launch(view: PoolView, now: datetime, replaces: NodeView | None = None) -> Why | None:
+    """Why nothing may be launched by ourselves, or None. `replaces` is what the new node would take the place of."""
+    return no_call(view, now, replaces) or _backing_off(view, now)
 
 
 def no_termination(view: PoolView, now: datetime) -> Why | None:
@@ -45,9 +67,26 @@ def no_termination(view: PoolView, now: datetime) -> Why | None:
     return forbidden(view.guards, view.meta, "terminate", view.pool, now)
 
 
-def no_disruption(view: PoolView, now: datetime) -> Why | None:
-    """Why no machine may be taken out by ourselves, or None."""
-    return no_termination(view, now) or _out_of_hand(view) or _backlog(view)
+def no_disruption(view: PoolView, now: datetime, node: NodeView | None = None, *, replaced: bool = False) -> Why | None:
+    """Why `node`, or where it is None any, may not be taken out by ourselves, or None. `replaced`: another takes its place."""
+    return no_ending(view, now, node) or breaker.stops(view, node, now, canary=replaced)
+
+
+def no_ending(view: PoolView, now: datetime, node: NodeView | None = None) -> Why | None:
+    """Why a machine that never took any work may not be ended by ourselves, or None. No breaker keeps it."""
+    return no_termination(view, now) or held(view, node, now) or _out_of_hand(view) or _backlog(view)
+
+
+def floor(view: PoolView, node: NodeView) -> Why | None:
+    """Why a usable node may not be taken out by ourselves: too few would be left. A broken one is missed by nobody."""
+    if view.config is None or not node.usable:
+        return None
+    left = sum(1 for other in view.living if other.usable and other.node != node.node)
+    if left >= view.config.min_nodes:
+        return None
+    return Why(
+        "floor", f"{left} usable node{'s' if left != 1 else ''} would be left; min_nodes is {view.config.min_nodes}"
+    )
 
 
 def _out_of_hand(view: PoolView) -> Why | None:
@@ -55,8 +94,6 @@ def _out_of_hand(view: PoolView) -> Why | None:
         return Why(
             "retiring", f"pool {view.pool} left the configuration: nothing is launched and nothing is terminated"
         )
-    if view.config.automation != "act":
-        return Why(f"automation-{view.config.automation}", f"automation is set to {view.config.automation!r}")
     return None
 
 

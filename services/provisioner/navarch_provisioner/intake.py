@@ -1,7 +1,7 @@
 """Takes lifecycle reports off the bus into the inbox of their node. Any copy does, whoever holds the pool.
 
 A report is acknowledged when it is in the inbox, or can never be of use: its generation is over, or its node is unknown.
-In safe mode an unknown node may be one that is yet to be adopted, and its reports wait on the bus.
+One that cannot be decoded or kept, or that is broken over again and again, goes to the dead letters. In safe mode an unknown node may be one that is yet to be adopted, and its reports wait on the bus.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import structlog
 from msgspec import structs
 
 from navarch_common.bus.base import BusError, Delivery
+from navarch_common.dead import DeadLetters
 from navarch_common.events import BadMessage, decode
 from navarch_common.events.messages import CommandResult, Leaving, LifecycleReport, Registered
 from navarch_common.model.cluster import INBOX, META, InboxRecord, InboxReport
@@ -36,6 +37,7 @@ class Intake:
         `patience_s` goes to another copy."""
         self._deps, self._wake, self._patience_s = deps, wake, patience_s
         self._rejects = Rejects(deps, "provisioner")
+        self._dead = DeadLetters(deps, "provisioner", deps.subjects.stream("REPORTS"))
         self.taken = 0
 
     async def run(self) -> None:
@@ -59,16 +61,15 @@ class Intake:
         try:
             async with asyncio.timeout(self._patience_s * 0.8):
                 await self._take(delivery)
+        except BadRecord as error:
+            log.error("report cannot be kept", subject=delivery.subject, error=str(error))
+            await self._dead.failed(delivery, error)
         except (StoreError, TimeoutError, BusError) as error:
             log.warning("report comes again", subject=delivery.subject, error=str(error))
-            await self._later(delivery, AGAIN_S)
-
-    async def _later(self, delivery: Delivery, delay_s: float) -> None:
-        try:
-            async with asyncio.timeout(5.0):
-                await delivery.nak(delay_s)
-        except (BusError, TimeoutError) as error:
-            log.info("report comes again by itself", subject=delivery.subject, error=str(error))
+            await self._dead.put_off(delivery, AGAIN_S)
+        except Exception as error:
+            log.exception("report not handled", subject=delivery.subject, sequence=delivery.sequence)
+            await self._dead.failed(delivery, error)
 
     async def _take(self, delivery: Delivery) -> None:
         """Acknowledges only what is in the inbox, or of no use to anybody."""
@@ -78,7 +79,8 @@ class Intake:
             if report.node != named:
                 raise BadMessage(f"it says that it is about {report.node}, on the subject of {named}")
         except BadMessage as error:
-            await self._reject(delivery, _source(delivery), error)
+            if await self._dead.undecodable(delivery, error):
+                await self._rejects.note(delivery.subject, _source(delivery), error)
             return
         for _ in range(TRIES):
             stored = await self._deps.store.get(NODE.key(report.node))
@@ -100,26 +102,25 @@ class Intake:
                 await self._tell(stored.record.pool)
                 return
             break
-        await self._later(delivery, AGAIN_S)
+        await self._dead.put_off(delivery, AGAIN_S)
 
     async def _keep(self, report: LifecycleReport, node: Stored[NodeRecord]) -> bool:
-        """Puts a report into its node's inbox. False where it is full. Raises `Conflict`, `StoreError`."""
+        """Puts a report into its node's inbox. False where it is full. Raises `Conflict`, `BadRecord` for what can never be
+        kept, `StoreError`."""
         key = INBOX.key(report.node)
         inbox = await self._deps.store.get(key)
         before = inbox.record.reports if inbox else ()
         entry = self._entry(report)
-        if any(known.id == entry.id for known in before):
+        if inbox is not None and any(known.id == entry.id for known in before):
+            # Put there by a commit that may yet be forgotten; a commit of what was read counts only when that does.
+            await self._deps.committer.commit(Commit(expect={key: inbox.revision}))
             return True
         if len(before) >= REPORTS_MAX:
             return False
         record = InboxRecord(node=report.node, pool=node.record.pool, reports=(*before, entry))
-        try:
-            await self._deps.committer.commit(
-                Commit(expect={key: inbox.revision if inbox else ABSENT, node.key: node.revision}, put={key: record})
-            )
-        except BadRecord as error:
-            log.error("report cannot be kept", node=report.node, error=str(error))
-            return False
+        await self._deps.committer.commit(
+            Commit(expect={key: inbox.revision if inbox else ABSENT, node.key: node.revision}, put={key: record})
+        )
         return True
 
     def _entry(self, report: LifecycleReport) -> InboxReport:
@@ -144,7 +145,7 @@ class Intake:
     async def _unknown(self, delivery: Delivery, report: LifecycleReport) -> None:
         meta = await self._deps.store.get(META.key())
         if meta is None or meta.record.safe_mode is not None:
-            await self._later(delivery, SAFE_MODE_AGAIN_S)
+            await self._dead.put_off(delivery, SAFE_MODE_AGAIN_S)
             return
         await self._reject(delivery, report.node, "there is no such node", node=report.node, pool=report.pool)
 

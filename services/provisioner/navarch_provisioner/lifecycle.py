@@ -4,7 +4,9 @@ Every function takes the record as it stands and returns the record as it should
 events. Nothing here decides *whether* a node should live: `plan` does.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from msgspec import structs
 
@@ -40,6 +42,8 @@ FOLLOWS: dict[Phase, frozenset[Phase]] = {
     Phase.LAUNCH_FAILED: frozenset(),
 }
 """Which phase may follow which. `terminating` is never left but for `terminated`."""
+BOOTS_MAX: Final = 8
+"""How many boots' registrations are remembered."""
 UNPROVEN = frozenset({Phase.LAUNCHING, Phase.LAUNCH_UNKNOWN})
 """Whether there is a machine is not known."""
 
@@ -165,8 +169,10 @@ def registration_timeout(record: NodeRecord, cluster: str, why: Why, now: dateti
 
 
 def activated(record: NodeRecord, cluster: str, why: Why, now: datetime) -> Changed:
-    """Usable."""
-    active = enter(record, Phase.ACTIVE, why, now, active_at=now)
+    """Usable. What it replaced is past: from now on a reason to replace is one to replace this node."""
+    active = enter(
+        record, Phase.ACTIVE, why, now, active_at=now, approved="", by_force=False, replacement_reason=""
+    )  # fmt: skip
     began = record.launch.intended_at if record.launch else record.created_at
     boot = max((now - began).total_seconds(), 0.0)
     event = tell(kinds.NodeActive, active, cluster, why, now, replaces=record.replaces or "", boot_s=boot)
@@ -243,6 +249,13 @@ def _fold_one(changed: Changed, report: InboxReport, cluster: str, now: datetime
         return changed
     registration = report.registration
     known = record.registration
+    if (
+        known is not None
+        and known.boot_id != report.boot_id
+        and report.sequence <= record.boots.get(report.boot_id, -1)
+    ):
+        return changed  # a delivery of before the boot that runs
+    record = structs.replace(record, boots=_with_boot(record.boots, report))
     if known is not None and (known.boot_id == registration.boot_id or known.at > registration.at):
         # The same boot again tells nothing new but perhaps a driver that answers now; an older boot tells nothing.
         if known.boot_id == registration.boot_id and registration.at >= known.at:
@@ -271,6 +284,12 @@ def _fold_one(changed: Changed, report: InboxReport, cluster: str, now: datetime
     return Changed(fresh, (*changed.events, event))
 
 
+def _with_boot(boots: Mapping[str, int], report: InboxReport) -> dict[str, int]:
+    newest = max(report.sequence, boots.get(report.boot_id, 0))
+    others = {boot: number for boot, number in boots.items() if boot != report.boot_id}
+    return {**dict(list(others.items())[1 - BOOTS_MAX :]), report.boot_id: newest}
+
+
 def settle_command(command: CommandRecord, report: InboxReport) -> CommandRecord:
     """The command with the result that its agent reported. The first result stays."""
     if command.result or report.outcome == "":
@@ -281,10 +300,11 @@ def settle_command(command: CommandRecord, report: InboxReport) -> CommandRecord
 # --- deadlines ---
 
 
-def overdue(record: NodeRecord, now: datetime, timeout: timedelta) -> Why | None:
-    """Why a node that is not usable yet is given up, or None. One without a launch on record, which was adopted, has no
+def overdue(record: NodeRecord, now: datetime, timeout: timedelta, *, rebuilt_at: datetime | None = None) -> Why | None:
+    """Why a node that is not usable yet is given up, or None. `rebuilt_at` is when safe mode ended: until then nobody could
+    know what the node had said before, so its whole time counts from there. One without a launch on record, which was adopted, has no
     deadline: it may hold work that is worth more than our impatience."""
-    if record.launch is None:
+    if record.launch is None or (rebuilt_at is not None and now < rebuilt_at + timeout):
         return None
     if record.phase is Phase.BOOTING and now >= record.launch.deadline:
         return Why("registration-timeout", f"no agent registered within {_span(timeout)} of its launch")

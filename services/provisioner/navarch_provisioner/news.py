@@ -24,6 +24,8 @@ class Why:
     code: str
     text: str
     actor: str = ACTOR
+    limit: str = ""
+    """The key of the configuration that is reached: `pools.training.limits.nodes`."""
 
     def reason(self, now: datetime, trace: str = "") -> Reason:
         return Reason(at=now, code=self.code, text=self.text[:TEXT_MAX], actor=self.actor, trace=trace)

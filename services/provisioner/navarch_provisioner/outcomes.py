@@ -5,14 +5,13 @@ machine is looked up by its token, and until it is proven absent neither a secon
 question. Each function returns the step to commit, or None where the answer changes nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from msgspec import structs
 
-from navarch_common.model.base import AnyKey
 from navarch_common.model.node import ENDED, NodeRecord, Phase, ProviderState
-from navarch_provisioner import bootstrap, budget, lifecycle, placement, sizing, supply
+from navarch_provisioner import bootstrap, lifecycle, limits, placement, sizing, supply
 from navarch_provisioner.cloud.base import CloudError, Machine, NotFound
 from navarch_provisioner.lifecycle import UNPROVEN
 from navarch_provisioner.news import Why, note
@@ -38,6 +37,9 @@ class Outcome:
     """It was forbidden at the last moment and not made."""
     certain: bool = False
     """`lookup` and `ask`: the cloud is certain that there is no machine."""
+    ended: bool = False
+    """`launch` and `lookup`: the cloud is certain that the machine of this launch is no more. Its token is used up: asked
+    again it would answer with the same machine for ever."""
     at: datetime | None = field(default=None)
 
 
@@ -60,6 +62,11 @@ def _launch(pool: PoolView, view: NodeView, outcome: Outcome, now: datetime) -> 
     if outcome.withheld is not None:
         record = lifecycle.withdrawn(view.record, outcome.withheld, now)
         return _write(view, record, outcome.withheld)
+    if outcome.ended:
+        provider = lifecycle.require_launch(view.record).request.provider
+        return _given_up(
+            pool, view, Why("provider-gone", f"{provider} made its machine, and says that it is gone"), now
+        )
     if outcome.call == "lookup":
         return _not_found(pool, view, now) if outcome.certain else _unknown(view, outcome, now)
     if outcome.error is not None:
@@ -109,7 +116,6 @@ def _refused(pool: PoolView, view: NodeView, error: CloudError, now: datetime) -
     launch = lifecycle.require_launch(view.record)
     refused = offer_of(view)
     why = Why(error.code, f"{refused.name} refused: {error}"[:500])
-    expect: dict[AnyKey, int] = {view.key: view.revision}
     if pool.config is not None:
         found = placement.offers(pool.config, [other.record for other in pool.living])
         tried = frozenset({refused.name})
@@ -118,14 +124,20 @@ def _refused(pool: PoolView, view: NodeView, error: CloudError, now: datetime) -
             request = bootstrap.launch_request(
                 pool, view.node, offer, generation=view.record.generation, attempt=launch.attempt + 1
             )
-            return _write(view, lifecycle.try_elsewhere(view.record, request, why, now), why)
+            step = _write(view, lifecycle.try_elsewhere(view.record, request, why, now), why)
+            return replace(step, refund=limits.moved(pool, view.record, offer.provider))
+    return _given_up(pool, view, why, now)
+
+
+def _given_up(pool: PoolView, view: NodeView, why: Why, now: datetime) -> Step:
+    """The launch came to nothing, by the provider's own word. The pool plans anew, after a pause that grows."""
     changed = lifecycle.launch_failed(view.record, pool.cluster, why, now)
     missing = max(pool.target - sizing.occupied(pool) + 1, 1)
     record, events = supply.failed(pool, why, now, missing=missing)
     supply_expect, put = supply.writes(pool, record)
     return Step(
-        "give-up", view.node, why, expect={**expect, **supply_expect}, put={view.key: changed.record, **put},
-        emit=(*changed.events, *events), refund=budget.machine_gone(pool, view.record), trace=view.record.trace,
+        "give-up", view.node, why, expect={view.key: view.revision, **supply_expect}, put={view.key: changed.record, **put},
+        emit=(*changed.events, *events), refund=limits.machine_gone(pool, view.record), trace=view.record.trace,
     )  # fmt: skip
 
 
@@ -142,7 +154,7 @@ def _looked_at(pool: PoolView, view: NodeView, outcome: Outcome, now: datetime) 
     state = ProviderState.GONE if outcome.certain else outcome.machine.state if outcome.machine else None
     if state is None:
         return None
-    if outcome.call == "ask" and state is ProviderState.GONE and newborn(pool, view, now):
+    if outcome.call == "ask" and outcome.machine is None and newborn(pool, view, now):
         state = ProviderState.UNKNOWN
     if outcome.call == "terminate" and state is ProviderState.STOPPING and view.phase is Phase.TERMINATING:
         state = ProviderState.GONE  # The cloud has accepted the end: it will not run again.
@@ -160,7 +172,8 @@ def _looked_at(pool: PoolView, view: NodeView, outcome: Outcome, now: datetime) 
 
 
 def newborn(pool: PoolView, view: NodeView, now: datetime) -> bool:
-    """Made so recently, and never heard of, that its provider may not list it yet."""
+    """Made so recently, and never heard of, that its provider may not know it yet: not finding it proves nothing, while a
+    provider that says that it is gone knows it."""
     instance = view.record.instance
     young = instance is not None and now - instance.launched_at < pool.settings.timings.newborn_grace
     return young and view.record.registration is None

@@ -11,26 +11,30 @@ from datetime import datetime
 
 from msgspec import structs
 
+from navarch_common.events import kinds
 from navarch_common.model.base import AnyKey, Reason, Record
 from navarch_common.model.cluster import COMMAND
 from navarch_common.model.health import HealthStatus
 from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase
 from navarch_common.model.pool import SUPPLY, SupplyRecord
 from navarch_provisioner import (
+    breaker,
     budget,
+    changes,
     commands,
     drain,
     gates,
     lifecycle,
+    limits,
     replacement,
     sizing,
     supply,
     wishes,
 )
 from navarch_provisioner.answers import conclude
-from navarch_provisioner.news import Changed, Why, enter
-from navarch_provisioner.steps import Blocked, Plan, Step
-from navarch_provisioner.view import NodeView, PoolView, inbox_key
+from navarch_provisioner.news import Changed, Why, enter, tell_pool
+from navarch_provisioner.steps import HOUSEKEEPING, Blocked, Call, Plan, Step
+from navarch_provisioner.view import NodeView, PoolView, inbox_key, rest_of
 
 FREE = Why("unblocked", "nothing is waited for")
 HEALTHY_ENOUGH = (HealthStatus.HEALTHY, HealthStatus.DEGRADED)
@@ -41,6 +45,9 @@ def plan(pool: PoolView, now: datetime) -> Plan:
     """The next steps, in the order in which to take them."""
     if pool.supply is None and pool.config is not None:
         return Plan((_open_books(pool),))
+    turned = breaker.next_step(pool, now) or changes.answers_due(pool, now)
+    if turned is not None:
+        return Plan((turned,))
     steps: list[Step] = []
     blocked: list[Blocked] = []
     ids = iter(pool.fresh_ids)
@@ -48,7 +55,7 @@ def plan(pool: PoolView, now: datetime) -> Plan:
     for view in sorted(pool.nodes.values(), key=_urgency):
         if view.node in written:
             continue
-        decision = _next(pool, view, now, ids)
+        decision = _restrained(pool, view, _next(pool, view, now, ids), now)
         if isinstance(decision, Step):
             steps.append(decision)
             written |= _written([decision])
@@ -57,10 +64,30 @@ def plan(pool: PoolView, now: datetime) -> Plan:
             blocked.append(decision)
     size_steps, size_blocked = _size(pool, now, ids)
     steps += [step for step in size_steps if step.node not in written]
+    steps = [_resting_on_holds(pool, step) for step in steps]
     blocked += size_blocked
     steps += _refunds(pool)
-    steps += _notes(pool, blocked, _written(steps), now)
+    pool_written = any(SUPPLY.key(pool.pool) in step.put for step in steps)
+    steps += _notes(pool, blocked, _written(steps), now, pool_written=pool_written)
     return Plan(tuple(steps), tuple(blocked))
+
+
+def _restrained(pool: PoolView, view: NodeView, decision: Decision, now: datetime) -> Decision:
+    """Under `observe` and `approve` a broken node that is not replaced is cordoned all the same."""
+    if not isinstance(decision, Step):
+        return decision
+    taken = changes.restrain(pool, decision, now)
+    broken = view.phase is Phase.ACTIVE and view.failed
+    if isinstance(taken, Blocked) and broken and replacement.HEALTH not in view.record.cordons:
+        return replacement.cordon(pool, view, replacement.why_failed(view), now)
+    return taken
+
+
+def _resting_on_holds(pool: PoolView, step: Step) -> Step:
+    """A hold that comes in between makes the commit conflict."""
+    if step.act in HOUSEKEEPING or step.node not in pool.nodes or not step.writes:
+        return step
+    return replace(step, expect={**step.expect, **pool.expect_hold(step.node)})
 
 
 def _written(steps: list[Step]) -> set[str]:
@@ -91,7 +118,16 @@ def _after(pool: PoolView, step: Step) -> PoolView:
         place.holder for place in step.spend if place.bucket == budget.hourly_bucket(pool.pool)
     }
     given_back = {place.holder for place in step.refund if place.bucket == budget.bucket(pool.pool)}
-    return replace(pool, nodes=nodes, replacing=replacing - given_back, replaced_lately=lately)
+    spent = dict(pool.spent)
+    for place in step.spend:
+        spent[place.bucket] = spent.get(place.bucket, frozenset()) | {place.holder}
+    for refund in step.refund:
+        spent[refund.bucket] = spent.get(refund.bucket, frozenset()) - {refund.holder}
+    supply_record = step.put.get(SUPPLY.key(pool.pool), pool.supply)
+    assert supply_record is None or isinstance(supply_record, SupplyRecord)
+    return replace(
+        pool, nodes=nodes, replacing=replacing - given_back, replaced_lately=lately, spent=spent, supply=supply_record
+    )
 
 
 # --- one node ---
@@ -107,19 +143,19 @@ def _next(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> 
         return _power_on(pool, view, now)
     if view.node in pool.in_flight:
         return None
-    wish = wishes.next_wish(view)
-    if wish is not None:
-        decision = _wish(pool, view, now, ids)
-        if decision is not None:
-            return decision
-    decide = _BY_PHASE[view.phase]
-    decision = decide(pool, view, now, ids)
-    return decision if decision is not None else commands.due(pool, view, now)
+    wished = _wish(pool, view, now, ids) if wishes.next_wish(view) is not None else None
+    if isinstance(wished, Step):
+        return wished
+    # A wish that must wait holds up nothing else: what it waits for may be the very next step of the node itself.
+    decision = _BY_PHASE[view.phase](pool, view, now, ids)
+    if isinstance(decision, Step) or wished is None:
+        return decision if decision is not None else commands.due(pool, view, now)
+    return wished
 
 
 def _power_on(pool: PoolView, view: NodeView, now: datetime) -> Decision:
     """Off by our own hand: until it runs again, nothing else is said or done about it."""
-    if view.node in pool.in_flight or _rests(pool, view, now):
+    if view.node in pool.in_flight or _rests(pool, view, now, "power-on"):
         return None
     return Step(
         "power-on", view.node, Why("powered-off", "a clean stop powered it off: it boots again"), call="power-on"
@@ -131,7 +167,7 @@ def _wish(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> 
     assert wish is not None
     if wish.verb != "replace" or wish.expires_at <= now or view.phase in wishes.GIVEN_UP:
         return wishes.decide(pool, view, wish, now)
-    if view.phase is Phase.ACTIVE and view.failed:
+    if view.phase is Phase.ACTIVE and view.failed and (wish.force or gates.held(pool, view, now) is None):
         return None  # It is about to be replaced anyway, and the wish is answered with that.
     if view.phase is not Phase.ACTIVE:
         text = f"only an active node can be replaced; it is {view.phase.value}"
@@ -175,29 +211,38 @@ def _commands_of(pool: PoolView, view: NodeView) -> tuple[dict[AnyKey, int], tup
     return {COMMAND.key(id_): pool.command_revisions[id_] for id_ in mine}, tuple(COMMAND.key(id_) for id_ in mine)
 
 
-def _rests(pool: PoolView, view: NodeView, now: datetime) -> bool:
-    return view.node in pool.resting and pool.resting[view.node] > now
+def _rests(pool: PoolView, view: NodeView, now: datetime, call: Call) -> bool:
+    return any(pool.resting.get(name, now) > now for name in (view.node, rest_of(view.node, call)))
 
 
 def _planned(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) -> Decision:
     """The intent is durable: the call may be made, if nothing forbids it at this moment."""
     launch = lifecycle.require_launch(view.record)
-    if _rests(pool, view, now):
+    if _rests(pool, view, now, "launch"):
         return None
     if sizing.not_needed(pool, view):
         return sizing.cancel(pool, view, now)
-    forbidden = gates.no_call(pool, now) or replacement.held_back(pool, view)
+    forbidden = gates.no_call(pool, now, view) or replacement.held_back(pool, view, now)
     if forbidden is not None:
         return Blocked(view.node, forbidden)
     if launch.request.provider not in pool.providers:
         why = Why("provider-unknown", f"provider {launch.request.provider} cannot be reached from here")
         return Blocked(view.node, why)
+    stopped = breaker.stops_launch(pool, view, now)
+    if stopped is not None:
+        return Blocked(view.node, stopped)
+    full = limits.no_room(pool, launch.request.provider, launch.request.instance_type, view.node)
+    if full is not None:
+        return Blocked(view.node, full)
     assert pool.config is not None
     why = Why("launching", f"asks {launch.request.provider} for {launch.request.instance_type or 'a machine'}")
     record = lifecycle.launching(view.record, why, now, pool.config.registration_timeout)
+    canary = breaker.taken(pool, view.node, now) if breaker.launches_canaries(pool, view) else {}
     return Step(
-        "launch", view.node, why, expect={**view.expect(), **pool.expect_pool()}, put={view.key: record},
-        spend=budget.launch_places(pool, view.node, launch.request.provider), call="launch", trace=view.record.trace,
+        "launch", view.node, why, expect={**view.expect(), **pool.expect_pool(), **(pool.expect_supply() if canary else {})},
+        put={view.key: record, **canary},
+        spend=limits.launch_places(pool, view.node, launch.request.provider, launch.request.instance_type),
+        call="launch", trace=view.record.trace,
     )  # fmt: skip
 
 
@@ -205,7 +250,7 @@ def _unproven(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) -
     """A launch was begun and nobody here waits for its answer: first it must be known what came of it."""
     launch = lifecycle.require_launch(view.record)
     why = Why("launch-unknown", f"asks {launch.request.provider} whether its launch made a machine")
-    if _rests(pool, view, now):
+    if _rests(pool, view, now, "lookup"):
         return Blocked(view.node, why)
     return Step("lookup", view.node, why, call="lookup", trace=view.record.trace)
 
@@ -234,11 +279,12 @@ def _validating(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str])
 def _activate(pool: PoolView, view: NodeView, now: datetime) -> Step:
     why = Why("active", f"registered, and found {view.status.value}")
     changed = lifecycle.activated(view.record, pool.cluster, why, now)
-    expect, put = supply.writes(pool, supply.proven(pool, now))
+    proven, closed = breaker.proven(pool, supply.proven(pool, now), view, now)
+    expect, put = supply.writes(pool, proven if proven != pool.supply else None)
     replaced = view.record.replaces
     return Step(
         "activate", view.node, why, expect={**view.expect(), **expect}, put={view.key: changed.record, **put},
-        emit=changed.events, refund=budget.refund(pool, replaced) if replaced else (), trace=view.record.trace,
+        emit=(*changed.events, *closed), refund=budget.refund(pool, replaced) if replaced else (), trace=view.record.trace,
     )  # fmt: skip
 
 
@@ -250,9 +296,13 @@ def _given_up(pool: PoolView, view: NodeView, now: datetime) -> Decision:
         why = Why("provider-gone", "its provider says that the machine is gone before it was usable")
         changed = lifecycle.terminated(view.record, pool.cluster, why, now)
         return _failed_start(pool, view, changed, why, now, gone=True)
-    why_late = lifecycle.overdue(view.record, now, pool.config.registration_timeout)
+    rebuilt_at = pool.meta.safe_mode_left_at if pool.meta else None
+    why_late = lifecycle.overdue(view.record, now, pool.config.registration_timeout, rebuilt_at=rebuilt_at)
     if why_late is None or not pool.settled(now):
         return None
+    held = gates.held(pool, view, now)
+    if held is not None:
+        return Blocked(view.node, held)
     return _failed_start(
         pool, view, lifecycle.registration_timeout(view.record, pool.cluster, why_late, now), why_late, now
     )
@@ -261,7 +311,7 @@ def _given_up(pool: PoolView, view: NodeView, now: datetime) -> Decision:
 def _reject(pool: PoolView, view: NodeView, now: datetime) -> Decision:
     """A new machine that is broken before it took any work goes back at once."""
     why = replacement.why_failed(view)
-    forbidden = gates.no_disruption(pool, now)
+    forbidden = gates.no_ending(pool, now, view)
     if forbidden is not None:
         return Blocked(view.node, forbidden)
     changed = lifecycle.terminating(view.record, pool.cluster, why, now)
@@ -274,11 +324,13 @@ def _failed_start(
 ) -> Step:
     """Launches that come to nothing make the next one wait, or a bad image would be launched for ever."""
     record, events = supply.failed(pool, why, now)
+    record, opened = breaker.failed_start(pool, record, view.node, now, gone=gone)
     expect, put = supply.writes(pool, record)
     return Step(
         "terminated" if gone else "give-up", view.node, why,
-        expect={**view.expect(), **expect}, put={view.key: changed.record, **put}, emit=(*changed.events, *events),
-        refund=budget.machine_gone(pool, view.record) if gone else (), trace=view.record.trace,
+        expect={**view.expect(), **expect}, put={view.key: changed.record, **put},
+        emit=(*changed.events, *events, *opened),
+        refund=limits.machine_gone(pool, view.record) if gone else (), trace=view.record.trace,
     )  # fmt: skip
 
 
@@ -316,7 +368,7 @@ def _distrusted(pool: PoolView, view: NodeView, now: datetime, *, held: bool) ->
 
 
 def _ask(pool: PoolView, view: NodeView, now: datetime, why: Why) -> Decision:
-    if _rests(pool, view, now):
+    if _rests(pool, view, now, "ask"):
         return Blocked(view.node, why)
     return Step("ask", view.node, why, call="ask", trace=view.record.trace)
 
@@ -363,7 +415,7 @@ def _scaling_down(pool: PoolView, view: NodeView, now: datetime) -> Decision:
         return sizing.call_off(pool, view, Why("idle-unproven", "nothing was heard of its work in time"), now)
     if idle is not True and not expired:
         return Blocked(view.node, drain.held_up(view, pool, now))
-    forbidden = gates.no_disruption(pool, now)
+    forbidden = gates.no_disruption(pool, now, view)
     if forbidden is not None:
         return Blocked(view.node, forbidden)
     why = Why("scale-down", f"{sizing.wanted(pool)}, and no process holds its GPUs")
@@ -381,7 +433,7 @@ def _timed_out(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) 
         return _ended(pool, view, Why("provider-gone", "its machine is gone"), now)
     if pool.config is None:
         return Blocked(view.node, Why("retiring", f"pool {pool.pool} left the configuration: nothing is terminated"))
-    forbidden = gates.no_termination(pool, now)
+    forbidden = gates.no_termination(pool, now) or gates.held(pool, view, now)
     if forbidden is not None:
         return Blocked(view.node, forbidden)
     why = Why("registration-timeout", "it never became usable: its machine is ended")
@@ -402,7 +454,7 @@ def _terminating(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]
     if forbidden is not None:
         return Blocked(view.node, forbidden)
     why = Why("terminating", f"asks {view.record.instance.provider} to end its machine")
-    if _rests(pool, view, now):
+    if _rests(pool, view, now, "terminate"):
         return Blocked(view.node, why)
     return Step("terminate", view.node, why, call="terminate", trace=view.record.trace)
 
@@ -414,7 +466,7 @@ def _ended(pool: PoolView, view: NodeView, why: Why, now: datetime) -> Step:
     return Step(
         "terminated", view.node, why, expect={**view.expect(), **expect},
         put={view.key: changed.record}, delete=commands_left, emit=changed.events,
-        refund=(*replacement.refund_unless_coming(pool, view), *budget.machine_gone(pool, view.record)),
+        refund=(*replacement.refund_unless_coming(pool, view), *limits.machine_gone(pool, view.record)),
         trace=view.record.trace,
     )  # fmt: skip
 
@@ -446,18 +498,27 @@ def _size(pool: PoolView, now: datetime, ids: Iterator[str]) -> tuple[list[Step]
     up = sizing.scale_up(pool, now, ids)
     if isinstance(up, Blocked):
         return [], [up]
-    if up:
-        return up, []
-    return sizing.surplus(pool, now)
+    if up and pool.config is not None and pool.config.automation != "act":
+        up = [changes.merged(up)]
+    steps, blocked = (up, []) if up else sizing.surplus(pool, now)
+    taken = [changes.restrain(pool, step, now) for step in steps]
+    waiting = [decision for decision in taken if isinstance(decision, Blocked)]
+    return [decision for decision in taken if isinstance(decision, Step)], [*blocked, *waiting]
 
 
 def _refunds(pool: PoolView) -> list[Step]:
     """The net below the budget: places whose holder needs them no more."""
     why = Why("budget-returned", "its replacement is no longer under way")
-    return [Step("refund", holder, why, refund=budget.refund(pool, holder)) for holder in budget.leftovers(pool)]
+    steps = [Step("refund", holder, why, refund=budget.refund(pool, holder)) for holder in budget.leftovers(pool)]
+    why = Why("place-returned", "its machine is gone")
+    steps += [Step("refund", node, why, refund=refund) for node, refund in limits.leftovers(pool)]
+    why = Why("counted", "its machine was there before the limit")
+    return steps + [Step("count", node, why, spend=spend) for node, spend in limits.uncounted(pool)]
 
 
-def _notes(pool: PoolView, blocked: list[Blocked], touched: set[str], now: datetime) -> list[Step]:
+def _notes(
+    pool: PoolView, blocked: list[Blocked], touched: set[str], now: datetime, *, pool_written: bool
+) -> list[Step]:
     """What is waited for becomes part of the records, so that `navarch explain` can say it."""
     steps = []
     reasons = {block.node: block.why for block in blocked}
@@ -469,7 +530,12 @@ def _notes(pool: PoolView, blocked: list[Blocked], touched: set[str], now: datet
             continue
         record = structs.replace(view.record, blocked=why.reason(now) if why else None)
         steps.append(Step("note", view.node, why or FREE, expect={view.key: view.revision}, put={view.key: record}))
-    return [*steps, *_note_pool(pool, reasons.get(""), now)]
+    # A step before has changed the pool's record: what is noted then is decided anew on it.
+    return [*steps, *([] if pool_written else _note_pool(pool, reasons.get(""), blocked, now))]
+
+
+def _limits_reached(blocked: list[Blocked]) -> dict[str, Why]:
+    return {block.why.limit: block.why for block in blocked if block.why.limit}
 
 
 def _same(why: Why | None, before: Reason | None) -> bool:
@@ -478,8 +544,24 @@ def _same(why: Why | None, before: Reason | None) -> bool:
     return (why.code, why.text[:1024]) == (before.code, before.text)
 
 
-def _note_pool(pool: PoolView, why: Why | None, now: datetime) -> list[Step]:
-    if pool.supply is None or _same(why, pool.supply.blocked):
+def _note_pool(pool: PoolView, why: Why | None, blocked: list[Blocked], now: datetime) -> list[Step]:
+    if pool.supply is None:
         return []
-    record = structs.replace(pool.supply, blocked=why.reason(now) if why else None)
-    return [Step("note", "", why or FREE, expect=pool.expect_supply(), put={SUPPLY.key(pool.pool): record})]
+    reached, told = _limits_reached(blocked), pool.supply.limits
+    held = [block.change for block in blocked if block.change is not None]
+    record, events = changes.note_held(pool, pool.supply, held, now)
+    if _same(why, record.blocked) and set(told) == set(reached) and record == pool.supply:
+        return []
+    record = structs.replace(
+        record,
+        blocked=why.reason(now) if why else None,
+        limits={key: told.get(key, now) for key in sorted(reached)},
+    )
+    events += tuple(
+        tell_pool(kinds.LimitReached, pool.pool, pool.cluster, found, now, limit=key)
+        for key, found in sorted(reached.items())
+        if key not in told
+    )
+    return [
+        Step("note", "", why or FREE, expect=pool.expect_supply(), put={SUPPLY.key(pool.pool): record}, emit=events)
+    ]

@@ -9,13 +9,14 @@ once. The process may die between any two lines: what was begun is on record, an
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 from msgspec import structs
 
 from navarch_common.bus.base import BusError
+from navarch_common.events.audit import Audit
 from navarch_common.model.base import AnyKey, Record
 from navarch_common.model.cluster import CommandRecord
 from navarch_common.model.node import ENDED, NodeRecord, Phase
@@ -30,7 +31,7 @@ from navarch_common.store.base import (
     Lease,
     NewerSchema,
 )
-from navarch_provisioner import commands, outcomes, placement
+from navarch_provisioner import audits, commands, outcomes, placement
 from navarch_provisioner.calls import CloudCalls
 from navarch_provisioner.cloud.registry import Providers
 from navarch_provisioner.news import trace_id_of
@@ -39,7 +40,7 @@ from navarch_provisioner.plan import plan
 from navarch_provisioner.reader import Memory, PoolReader
 from navarch_provisioner.settings import ProvisionerSettings
 from navarch_provisioner.steps import Call, Plan, Step
-from navarch_provisioner.view import PoolView
+from navarch_provisioner.view import NodeView, PoolView, rest_of
 from navarch_provisioner.workload.base import SchedulerUnavailable, WorkloadNotifier
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,18 @@ ROUNDS_MAX = 30
 """Reads and decisions in one pass: a story of a few steps is told at once, an endless one waits for its turn."""
 TOLD_TIMEOUT_S = 10.0
 REST_MAX = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """This copy's hold on a pool."""
+
+    lease: Callable[[], Lease | None]
+    """The lease while it is surely ours."""
+    fenced: Callable[[], None]
+    """Is told that it is not."""
+    leaving: Callable[[], bool]
+    """Whether the pool is about to be handed over: what is under way is settled, and nothing is begun."""
 
 
 class PoolWorker:
@@ -64,24 +77,24 @@ class PoolWorker:
         providers: Providers,
         calls: CloudCalls,
         notifier: Callable[[str], WorkloadNotifier],
-        lease: Callable[[], Lease | None],
-        fenced: Callable[[], None],
+        hold: Hold,
     ) -> None:
-        """`settings` gives the generation in force with what it says; `lease` the lease while it is surely ours;
-        `fenced` is told that it is not."""
+        """`settings` gives the generation in force with what it says."""
         self.pool = pool
-        self.reader = PoolReader(deps, pool)
+        self.reader = PoolReader(deps, pool, calls.guards)
         self.memory = Memory()
         self.view: PoolView | None = None
         """What the last read saw."""
         self.last_plan = Plan()
         self._deps, self._settings, self._providers = deps, settings, providers
-        self._cloud, self._notifier, self._lease, self._fenced = calls, notifier, lease, fenced
+        self._cloud, self._notifier, self._lease, self._fenced = calls, notifier, hold.lease, hold.fenced
+        self._leaving = hold.leaving
         self._outcomes: deque[Outcome] = deque()
         self._under_way: set[str] = set()
-        self._tries: dict[str, tuple[Call, int]] = {}
-        """By node, the call that settled nothing last, and how often in a row."""
+        self._tries: dict[str, int] = {}
+        """By node and call, how often in a row it settled nothing."""
         self._told: dict[str, tuple[bool, bool]] = {}
+        self._disconnects = deps.bus.status.disconnects
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -103,6 +116,11 @@ class PoolWorker:
     def wake(self) -> None:
         self.reconciler.wake()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a pass or a call is under way, or what a call said is not in the records yet."""
+        return bool(self._under_way or self._outcomes) or self._one_at_a_time.locked()
+
     # --- one pass ---
 
     async def _pass(self) -> dict[str, int]:
@@ -116,6 +134,8 @@ class PoolWorker:
                 settled = await self._settle(view)
                 if settled:
                     continue
+                if self._leaving():
+                    break
                 self.last_plan = plan(view, self._deps.clock.now())
                 done, refused = await self._take_all(view, self.last_plan)
                 steps, conflicts = steps + done, conflicts + refused
@@ -127,12 +147,20 @@ class PoolWorker:
         return {"steps": steps, "conflicts": conflicts, "calls": len(self._under_way)}
 
     async def read(self) -> PoolView:
+        self._watch()
         generation, settings = self._settings()
         self.memory.in_flight = frozenset(self._under_way | {outcome.node for outcome in self._outcomes})
         self.view = await self.reader.read(
             settings, generation, self._providers.names, self.memory, self._notifier(self.pool)
         )
         return self.view
+
+    def _watch(self) -> None:
+        """While the bus is away no report can arrive: that a machine was not heard then proves nothing of it."""
+        status = self._deps.bus.status
+        if not status.connected or status.disconnects != self._disconnects:
+            self._disconnects = status.disconnects
+            self.memory.watching_since = self._deps.clock.now()
 
     async def _take_all(self, view: PoolView, planned: Plan) -> tuple[int, int]:
         """Takes the steps in order. Returns how many wrote something, and how many must be decided anew."""
@@ -141,7 +169,7 @@ class PoolWorker:
             if not step.writes:
                 self._begin_call(view, step)
                 continue
-            if await self._commit(step):
+            if await self._commit(step, audits.of_step(step, view, self._deps.clock.now())):
                 done += 1
                 self._after(view, step)
             else:
@@ -159,23 +187,25 @@ class PoolWorker:
             self._deps.metrics.observe("navarch_boot_seconds", boot, provider=record.launch.request.provider)
         self._begin_call(view, step)
 
-    async def _commit(self, step: Step) -> bool:
-        """Makes a step durable. False: something it rested on has changed, and it must be decided anew."""
+    async def _commit(self, step: Step, entry: Audit | None = None) -> bool:
+        """Makes a step durable, and its entry in the audit with it. False: something it rested on has changed, and it must be decided anew."""
         lease = self._lease()
         if lease is None:
             return False
         name = "replace" if step.act in ("replace", "retire") else "plan"
         with self._deps.telemetry.span(name, parent=step.trace, pool=self.pool, node=step.node, act=step.act) as span:
             put = {key: _traced(record, step, span.traceparent) for key, record in step.put.items()}
+            told = step.emit if entry is None else (*step.emit, entry)
             commit = Commit(
                 expect=step.expect,
                 put=put,
                 delete=step.delete,
-                emit=tuple(structs.replace(event, trace_id=trace_id_of(span.traceparent)) for event in step.emit),
+                emit=tuple(structs.replace(event, trace_id=trace_id_of(span.traceparent)) for event in told),
                 spend=step.spend,
                 refund=step.refund,
                 lease=lease,
                 trace=span.traceparent,
+                incarnation=self.reader.incarnation,
             )
             try:
                 await self._deps.committer.commit(commit)
@@ -206,8 +236,9 @@ class PoolWorker:
         self.call(step.call, record)
 
     def call(self, call: Call, record: NodeRecord) -> None:
-        """Begins a cloud call about a node that none is under way about."""
-        if self._tasks is None or record.node in self._under_way:
+        """Begins a cloud call about a node that none is under way about. Once the pool is another's nothing is begun: a
+        worker that is being let go takes no more tasks, and whoever swept for it must not fail over that."""
+        if self._tasks is None or self._lease() is None or record.node in self._under_way:
             return
         self._under_way.add(record.node)
         if call == "launch":
@@ -249,7 +280,8 @@ class PoolWorker:
             cooling = dict(self.memory.cooling)
             view = replace(view, cooling=cooling)
         step = outcomes.settle(view, node, outcome, now)
-        if step is not None and not await self._commit(step):
+        entry = audits.of_outcome(outcome, step, view, now) if step is not None else None
+        if step is not None and not await self._commit(step, entry):
             return self._lease() is not None
         self._outcomes.popleft()
         self._rest(outcome, step, now)
@@ -261,19 +293,19 @@ class PoolWorker:
         return True
 
     def _rest(self, outcome: Outcome, step: Step | None, now: datetime) -> None:
-        """A call that settled nothing is made again later, and later still; another call about the node begins anew."""
+        """A call that settled nothing is made again later, and later still. Another call about the node waits for nothing:
+        a machine that was only asked about is ended at once where that is decided."""
         answered = outcome.error is None and not outcome.unknown and outcome.withheld is None
         settled = step is not None and (outcome.machine is not None or outcome.certain) and outcome.call != "ask"
         done = settled or (outcome.call == "power-on" and answered)
+        name = rest_of(outcome.node, outcome.call)
         if done or (outcome.call == "launch" and outcome.withheld is None):
-            self._tries.pop(outcome.node, None)
-            self.memory.resting.pop(outcome.node, None)
+            self._tries.pop(name, None)
+            self.memory.resting.pop(name, None)
             return
-        call, tries = self._tries.get(outcome.node, (outcome.call, 0))
-        tries = tries + 1 if call == outcome.call else 1
-        self._tries[outcome.node] = outcome.call, tries
+        tries = self._tries[name] = self._tries.get(name, 0) + 1
         first = self._settings()[1].timings.look_again
-        self.memory.resting[outcome.node] = now + min(first * (1 << min(tries - 1, 8)), REST_MAX)
+        self.memory.resting[name] = now + min(first * (1 << min(tries - 1, 8)), REST_MAX)
 
     async def wake_health(self) -> None:
         """What a provider said is in the record: health may judge by it."""
@@ -309,6 +341,8 @@ class PoolWorker:
         times = [*self.memory.resting.values(), *self.memory.cooling.values()]
         if view.supply is not None and view.supply.retry_at is not None:
             times.append(view.supply.retry_at)
+        if view.supply is not None and view.supply.breaker is not None:
+            times.append(view.supply.breaker.retry_at)
         drains = [node.record.drain for node in view.living if node.record.drain is not None]
         times += [drain.deadline for drain in drains]
         if any(drain.drained_at is None for drain in drains):
@@ -334,12 +368,19 @@ class PoolWorker:
         """Held while something else than a pass writes to the pool's records."""
         return self._one_at_a_time
 
+    def holds(self) -> bool:
+        """Whether the pool is still ours."""
+        return self._lease() is not None
+
     async def commit(self, step: Step) -> bool:
         """A step that was decided outside of `plan`. Only while holding `apart`."""
         return await self._commit(step)
 
     def to_send(self, now: datetime) -> list[CommandRecord]:
         return commands.to_send(self.view, now) if self.view is not None else []
+
+    def to_ask_again(self, now: datetime) -> list[NodeView]:
+        return commands.to_ask_again(self.view, now) if self.view is not None else []
 
     def status(self) -> dict[str, object]:
         last = self.reconciler.last

@@ -11,7 +11,13 @@ def preview(pool: PoolView, planned: Plan) -> dict[str, object]:
         "changes": planned.changes,
         "steps": [_step(pool, step) for step in planned.steps if step.act not in HOUSEKEEPING],
         "blocked": [
-            {"pool": pool.pool, "node": block.node, "code": block.why.code, "reason": block.why.text}
+            {
+                "pool": pool.pool,
+                "node": block.node,
+                "code": block.why.code,
+                "reason": block.why.text,
+                "change": block.change.id if block.change is not None else "",
+            }
             for block in planned.blocked
         ],
         "desired": pool.target if pool.desired is not None else None,

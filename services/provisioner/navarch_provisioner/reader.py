@@ -4,24 +4,27 @@ What is stale for lack of a reread costs nothing but a conflict: every commit na
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Generic
+from typing import Any, Generic
 
+from navarch_common.guarding import Guards
+from navarch_common.guards import newest
 from navarch_common.ids import new_node_id
 from navarch_common.model.base import AnyKey, Family, R
 from navarch_common.model.cluster import COMMAND, INBOX, META
 from navarch_common.model.health import HEALTH
 from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase
-from navarch_common.model.pool import POOL, SUPPLY, VERDICTS
-from navarch_common.model.wish import NODE_WISHES
+from navarch_common.model.pool import GUARD, POOL, SUPPLY, VERDICTS
+from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH
 from navarch_common.run import Deps
-from navarch_common.store.base import ABSENT, StateStore, Stored
-from navarch_provisioner import budget
+from navarch_common.store.base import ABSENT, Since, StateStore, Stored
+from navarch_provisioner import budget, limits
 from navarch_provisioner.heard import IdleWatch, work_of
 from navarch_provisioner.settings import ProvisionerSettings
-from navarch_provisioner.view import NodeView, PoolView, Work, guard_key, guard_names
+from navarch_provisioner.view import NodeView, PoolView, Work
 from navarch_provisioner.workload.base import SchedulerUnavailable, WorkloadNotifier
 
 FRESH_IDS = 64
@@ -32,27 +35,41 @@ HEAR_ALL_EVERY = timedelta(seconds=1)
 """Heartbeats of the whole pool are looked at no more often than health writes them."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Mint:
+    """New node ids, as many as one pass may use."""
+
+    pool: str
+    rng: random.Random
+
+    def __iter__(self) -> Iterator[str]:
+        return (new_node_id(self.pool, self.rng) for _ in range(FRESH_IDS))
+
+
 class _Family(Generic[R]):
     """The records of one family in one pool, decoded."""
 
-    def __init__(self, store: StateStore, family: Family[R], pool: str) -> None:
+    def __init__(self, store: StateStore, family: Family[R], pool: str | None) -> None:
         self._store, self.family, self._pool = store, family, pool
-        self._known: dict[str, Stored[R]] = {}
+        self.known: dict[str, Stored[R]] = {}
         self._since = 0
 
-    async def read(self, *, whole: bool) -> Mapping[str, Stored[R]]:
-        if whole:
-            stored = await self._store.records(self.family, self._pool)
-            self._known = {record.key.name: record for record in stored}
-            self._since = 0
-        else:
-            for record in await self._store.changed(self.family, self._since, self._pool):
-                self._known[record.key.name] = record
-        self._since = max((record.revision for record in self._known.values()), default=self._since)
-        return self._known
+    @property
+    def since(self) -> Since:
+        return Since(self.family, self._since, self._pool)
+
+    async def read_whole(self) -> None:
+        stored = await self._store.records(self.family, self._pool)
+        self.known = {record.key.name: record for record in stored}
+        self._since = max((record.revision for record in stored), default=0)
+
+    def take(self, changed: Sequence[Stored[R]]) -> None:
+        for record in changed:
+            self.known[record.key.name] = record
+            self._since = max(self._since, record.revision)
 
     def drop(self, name: str) -> None:
-        self._known.pop(name, None)
+        self.known.pop(name, None)
 
 
 @dataclass
@@ -69,7 +86,7 @@ class Memory:
 class PoolReader:
     """One pool's eyes."""
 
-    def __init__(self, deps: Deps, pool: str) -> None:
+    def __init__(self, deps: Deps, pool: str, guards: Guards) -> None:
         store = deps.store
         self._deps, self._pool, self._store = deps, pool, store
         self._nodes = _Family(store, NODE, pool)
@@ -77,7 +94,16 @@ class PoolReader:
         self._inbox = _Family(store, INBOX, pool)
         self._wishes = _Family(store, NODE_WISHES, pool)
         self._commands = _Family(store, COMMAND, pool)
+        self._guards = _Family(store, GUARD, None)
+        self._change_wishes = _Family(store, CHANGE_WISH, pool)
+        self._families: tuple[_Family[Any], ...] = (
+            self._guards, self._change_wishes, self._health, self._inbox, self._wishes, self._commands, self._nodes,
+        )  # fmt: skip
+        """The nodes last: what they rest on is then at most as old."""
+        self._beside = guards
         self._whole_at: datetime | None = None
+        self.incarnation = store.incarnation
+        """Of the store, when the last read began: what it saw is true in no other."""
         self._work: dict[str, Work] = {}
         self._heard_at: datetime | None = None
 
@@ -111,56 +137,90 @@ class PoolReader:
                 resting=dict(memory.resting),
                 cooling=dict(memory.cooling),
                 watching_since=memory.watching_since,
-                fresh_ids=tuple(new_node_id(self._pool, self._deps.rng) for _ in range(FRESH_IDS)),
+                fresh_ids=_Mint(self._pool, self._deps.rng),
             )
             return await self._with_work(view, memory, notifier)
 
     async def _records(self, settings: ProvisionerSettings) -> PoolView:
         now = self._deps.clock.now()
+        if self._store.incarnation != self.incarnation:
+            self.incarnation = self._store.incarnation
+            self.forget()
         whole = self._whole_at is None or now - self._whole_at >= settings.timings.full_read_period
         # The pool's own records are read first: what rests on them is then at least as new.
-        names = guard_names(self._pool)
         single = await self._store.get_many(
             [
                 POOL.key(self._pool),
                 SUPPLY.key(self._pool),
                 VERDICTS.key(self._pool),
                 META.key(),
-                *(guard_key(n) for n in names),
+                POOL_WISH.key(self._pool, "close-breaker"),
             ]
         )
-        desired, supply, verdicts, meta, *guards = single
-        health = await self._health.read(whole=whole)
-        inbox = await self._inbox.read(whole=whole)
-        wishes = await self._wishes.read(whole=whole)
-        commands = await self._commands.read(whole=whole)
-        nodes = await self._nodes.read(whole=whole)
+        desired, supply, verdicts, meta, close_wish = single
+        await self._read_families(whole=whole)
         if whole:
             self._whole_at = now
+        guards, changes, commands = self._guards.known, self._change_wishes.known, self._commands.known
+        beside = await self._beside.beside()
         holders = await self._store.holders(budget.bucket(self._pool))
         lately = await self._store.holders(budget.hourly_bucket(self._pool), budget.HOUR)
+        spent = await self._spent(settings)
         return PoolView(
             pool=self._pool,
             cluster=self._deps.cluster,
             installation=self._deps.installation,
             settings=settings,
             config=settings.pools.get(self._pool),
-            nodes={name: _node(stored, health, inbox, wishes) for name, stored in sorted(nodes.items())},
+            nodes={
+                name: _node(stored, self._health.known, self._inbox.known, self._wishes.known)
+                for name, stored in sorted(self._nodes.known.items())
+            },
             desired=desired.record if desired else None,
             desired_revision=_revision(desired),
             supply=supply.record if supply else None,
             supply_revision=_revision(supply),
             verdicts_revision=_revision(verdicts),
-            guards=tuple(guard.record for guard in guards if guard),
-            guard_revisions={name: _revision(guard) for name, guard in zip(names, guards, strict=True)},
+            close_wish=close_wish.record if close_wish else None,
+            close_wish_revision=_revision(close_wish),
+            guards=newest((stored.record for stored in guards.values()), beside),
+            guard_revisions={name: stored.revision for name, stored in guards.items()},
             meta=meta.record if meta else None,
             meta_revision=_revision(meta),
             commands={name: stored.record for name, stored in commands.items()},
             command_revisions={name: stored.revision for name, stored in commands.items()},
+            change_wishes={name: stored.record for name, stored in changes.items()},
+            change_wish_revisions={name: stored.revision for name, stored in changes.items()},
             replacing=frozenset(holders),
             replaced_lately=frozenset(lately),
+            spent=spent,
+            prices=await self._prices(spent),
             outbox_waiting=await self._store.outbox_length(),
         )
+
+    async def _read_families(self, *, whole: bool) -> None:
+        if whole:
+            for family in self._families:
+                await family.read_whole()
+            return
+        changed = await self._store.changed([family.since for family in self._families])
+        for family, records in zip(self._families, changed, strict=True):
+            family.take(records)
+
+    async def _spent(self, settings: ProvisionerSettings) -> dict[str, frozenset[str]]:
+        found = limits.buckets(settings, self._pool).items()
+        return {bucket: frozenset(await self._store.holders(bucket, window)) for bucket, window in found}
+
+    async def _prices(self, spent: Mapping[str, frozenset[str]]) -> dict[str, float | None]:
+        """What the machines cost that hold dollars, whichever pool they are of."""
+        holders = sorted({holder for name, held in spent.items() if name.startswith("dollars/") for holder in held})
+        prices: dict[str, float | None] = {}
+        for start in range(0, len(holders), CHUNK):
+            chunk = holders[start : start + CHUNK]
+            for holder, stored in zip(chunk, await self._store.get_many([NODE.key(n) for n in chunk]), strict=True):
+                instance = stored.record.instance if stored is not None else None
+                prices[holder] = None if instance is None else instance.price_per_hour or 0.0
+        return prices
 
     async def _with_work(self, view: PoolView, memory: Memory, notifier: WorkloadNotifier) -> PoolView:
         """Adds what heartbeats, and for draining nodes the scheduler, say of the work.

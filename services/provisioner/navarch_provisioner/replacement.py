@@ -6,6 +6,7 @@ provider has room for one machine more. Nothing goes on a verdict that was taken
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from msgspec import structs
@@ -17,12 +18,12 @@ from navarch_common.model.health import HealthStatus
 from navarch_common.model.node import COMING, NODE, Cordon, NodeRecord, Phase
 from navarch_common.model.wish import Wish
 from navarch_common.store.base import Refund
-from navarch_provisioner import budget, drain, gates, lifecycle, sizing
+from navarch_provisioner import breaker, budget, drain, gates, lifecycle, limits, sizing
 from navarch_provisioner.answers import answer
 from navarch_provisioner.news import Changed, Why, enter, note, tell
 from navarch_provisioner.steps import Blocked, Step
 from navarch_provisioner.view import NodeView, PoolView
-from navarch_provisioner.wishes import asked, price
+from navarch_provisioner.wishes import asked, price, refuse
 
 HEALTH = "health"
 
@@ -75,17 +76,33 @@ def _replace(pool: PoolView, view: NodeView, why: Why, now: datetime, ids: Itera
     wish = next((wish for wish in view.open_wishes if wish.verb == "replace"), None)
     if config is not None and not config.health.auto_replace and wish is None:
         return Blocked(view.node, Why("auto-replace-off", "the pool does not replace failed nodes by itself"))
-    blocked = gates.no_disruption(pool, now) or (budget.exhausted(pool, view, hourly=True) if config else None)
+    if wish is not None and wish.force:
+        view = forced(view)
+    too_many = sizing.occupied(pool) > pool.target and pool.desired is not None
+    blocked = gates.no_disruption(pool, now, view, replaced=True)
+    blocked = blocked or (budget.exhausted(pool, view, hourly=True) if config else None)
     if blocked is not None:
         return Blocked(view.node, blocked)
-    if sizing.occupied(pool) > pool.target and pool.desired is not None:
+    successor = pool.replacement_of(view)
+    if successor is not None:
+        # An operator wanted another before it failed, and it is on its way: a second one would be bought for nothing.
+        record, events = _begin(pool, view, why, now, replaced_by=successor.node, wish=wish)
+        return _commit(pool, view, record, why, events=events, expect={successor.key: successor.revision})
+    if too_many:
         return _retire(pool, view, why, now)
-    made = sizing.new_node(pool, why, now, ids, replaces=view.node, trace=view.verdict.trace if view.verdict else "")
+    made = sizing.new_node(pool, why, now, ids, replaces=view, trace=view.verdict.trace if view.verdict else "")
     if isinstance(made, Why):
         return Blocked(view.node, made)
     node = made.record.node
     record, events = _begin(pool, view, why, now, replaced_by=node, wish=wish)
-    return _commit(pool, view, record, why, events=(*events, *made.events), extra={NODE.key(node): made.record})
+    return _commit(
+        pool,
+        view,
+        record,
+        why,
+        events=(*events, *made.events),
+        extra={NODE.key(node): made.record, **breaker.taken(pool, node, now)},
+    )
 
 
 def _begin(
@@ -112,17 +129,21 @@ def _retire(pool: PoolView, view: NodeView, why: Why, now: datetime) -> Step:
     """More nodes are there than wanted: the failed one goes, and nobody takes its place."""
     text = f"{why.text}; {sizing.wanted(pool)} and there are more, so it is not replaced"
     record, events = _begin(pool, view, Why(why.code, text, HEALTH), now)
-    return _commit(pool, view, record, why, events=events, act_retire=True)
+    turn: dict[AnyKey, Record] = {**breaker.taken(pool, view.node, now)}
+    return _commit(pool, view, record, why, events=events, extra=turn, act_retire=True)
 
 
 def _commit(
     pool: PoolView, view: NodeView, record: NodeRecord, why: Why,
-    *, events: tuple[Event, ...], extra: dict[AnyKey, Record] | None = None, act_retire: bool = False,
+    *, events: tuple[Event, ...], extra: dict[AnyKey, Record] | None = None, expect: dict[AnyKey, int] | None = None,
+    act_retire: bool = False,
 ) -> Step:  # fmt: skip
     new: dict[AnyKey, Record] = extra or {}
     return Step(
         "retire" if act_retire else "replace", view.node, why,
-        expect={**view.expect(), **pool.expect_pool(), **pool.expect_supply(), **dict.fromkeys(new, 0)},
+        expect={
+            **view.expect(), **pool.expect_pool(), **dict.fromkeys(new, 0), **pool.expect_supply(), **(expect or {}),
+        },
         put={view.key: record, **new}, emit=events, spend=budget.spend(pool, view, hourly=True),
         trace=view.verdict.trace if view.verdict else "",
     )  # fmt: skip
@@ -138,7 +159,7 @@ def _gone(pool: PoolView, view: NodeView, why: Why, now: datetime, ids: Iterator
     auto = pool.config is not None and pool.config.health.auto_replace
     if auto and sizing.occupied(pool) <= pool.target and pool.replacement_of(view) is None:
         trace = view.verdict.trace if view.verdict else ""
-        made = sizing.new_node(pool, why, now, ids, replaces=view.node, trace=trace)
+        made = sizing.new_node(pool, why, now, ids, replaces=view, trace=trace)
         if isinstance(made, Changed):
             record = structs.replace(record, replaced_by=made.record.node)
             new = {NODE.key(made.record.node): made.record}
@@ -147,7 +168,7 @@ def _gone(pool: PoolView, view: NodeView, why: Why, now: datetime, ids: Iterator
         "replace" if new else "terminated", view.node, why,
         expect={**view.expect(), **pool.expect_pool(), **pool.expect_supply(), **dict.fromkeys(new, 0)},
         put={view.key: record, **new}, emit=tuple(events),
-        refund=(*budget.refund(pool, view.node), *budget.machine_gone(pool, view.record)),
+        refund=(*budget.refund(pool, view.node), *limits.machine_gone(pool, view.record)),
         trace=view.verdict.trace if view.verdict else "",
     )  # fmt: skip
 
@@ -231,6 +252,12 @@ def terminate_first(pool: PoolView, view: NodeView, now: datetime) -> Why | None
         return Why("surge-timeout", "its replacement took too long")
     if pool.supply is not None and pool.supply.exhausted_since is not None:
         return Why("surge-no-room", "no provider has room for one machine more")
+    successor = pool.replacement_of(view)
+    if successor is not None and successor.phase is Phase.PLANNED and successor.record.launch is not None:
+        request = successor.record.launch.request
+        full = limits.no_room(pool, request.provider, request.instance_type, successor.node)
+        if full is not None:
+            return Why("surge-no-room", f"the faulty node goes first: {full.text}")
     return None
 
 
@@ -238,12 +265,15 @@ def surge_allowed(pool: PoolView) -> bool:
     return pool.config is not None and pool.config.surge.enabled and pool.config.surge_max.of(pool.target) > 0
 
 
-def held_back(pool: PoolView, view: NodeView) -> Why | None:
-    """Why a planned replacement is not launched yet: without surge, what it replaces goes first."""
-    if view.record.replaces is None or surge_allowed(pool):
-        return None
-    other = pool.nodes.get(view.record.replaces)
+def held_back(pool: PoolView, view: NodeView, now: datetime) -> Why | None:
+    """Why a planned replacement is not launched yet: what it replaces is held, or, without surge, goes first."""
+    other = pool.nodes.get(view.record.replaces or "")
     if other is None or other.phase in (Phase.TERMINATED, Phase.LAUNCH_FAILED):
+        return None
+    held = gates.held(pool, other, now)
+    if held is not None and other.phase is not Phase.TERMINATING:
+        return held
+    if surge_allowed(pool):
         return None
     progress = other.record.drain
     if progress is not None and progress.cause == "replace":
@@ -258,10 +288,10 @@ def _plan_another(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[s
     cause = view.record.drain.cause if view.record.drain else "replace"
     why = why_failed(view) if view.failed else Why("replace", view.record.replacement_reason or "replaced as wished")
     hourly = cause == "fault"
-    blocked = gates.no_disruption(pool, now) or budget.exhausted(pool, view, hourly=hourly)
+    blocked = gates.no_disruption(pool, now, view, replaced=True) or budget.exhausted(pool, view, hourly=hourly)
     if blocked is not None:
         return Blocked(view.node, blocked)
-    made = sizing.new_node(pool, why, now, ids, replaces=view.node, trace=view.record.trace)
+    made = sizing.new_node(pool, why, now, ids, replaces=view, trace=view.record.trace)
     if isinstance(made, Why):
         return Blocked(view.node, made)
     node = made.record.node
@@ -272,24 +302,28 @@ def _plan_another(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[s
     return Step(
         "replace", view.node, why,
         expect={**view.expect(), **pool.expect_pool(), **pool.expect_supply(), key: 0},
-        put={view.key: record, key: made.record}, emit=made.events,
-        spend=budget.spend(pool, view, hourly=hourly), trace=view.record.trace,
+        put={view.key: record, key: made.record, **({} if cause == "replace" else breaker.taken(pool, node, now))},
+        emit=made.events, spend=budget.spend(pool, view, hourly=hourly), trace=view.record.trace,
     )  # fmt: skip
 
 
 def _terminate(pool: PoolView, view: NodeView, successor: NodeView | None, now: datetime) -> Step | Blocked:
-    forbidden = gates.no_disruption(pool, now)
-    if forbidden is not None:
-        return Blocked(view.node, forbidden)
     progress = view.record.drain
     assert progress is not None
+    # Planned before the breaker opened, and without surge: it waits for this node, so the two of them are a canary, or
+    # they would hold their place in the budget for ever.
+    is_awaited = progress.cause == "fault" and successor is not None and successor.phase is Phase.PLANNED
+    forbidden = gates.no_disruption(pool, now, view, replaced=is_awaited)
+    if forbidden is not None:
+        return Blocked(view.node, forbidden)
+    turn = breaker.taken(pool, successor.node, now) if is_awaited and successor is not None else {}
     if successor is not None and successor.phase is Phase.ACTIVE:
         why = Why("replaced", f"{successor.node} has taken its place")
     else:
         why = terminate_first(pool, view, now) or Why("not-needed", "it failed, and the pool has nodes enough")
     if view.gone:
         ended = lifecycle.terminated(view.record, pool.cluster, why, now)
-        refund = (*refund_unless_coming(pool, view), *budget.machine_gone(pool, view.record))
+        refund = (*refund_unless_coming(pool, view), *limits.machine_gone(pool, view.record))
         return Step(
             "terminated", view.node, why, expect=view.expect(), put={view.key: ended.record}, emit=ended.events,
             refund=refund, trace=view.record.trace,
@@ -298,8 +332,10 @@ def _terminate(pool: PoolView, view: NodeView, successor: NodeView | None, now: 
     expect = {**view.expect(), **pool.expect_pool()}
     if successor is not None:
         expect[successor.key] = successor.revision
+    if turn:
+        expect |= pool.expect_supply()
     return Step(
-        "terminate", view.node, why, expect=expect, put={view.key: changed.record}, emit=changed.events,
+        "terminate", view.node, why, expect=expect, put={view.key: changed.record, **turn}, emit=changed.events,
         call="terminate", trace=view.record.trace, cost_per_hour=-price(view.record),
     )  # fmt: skip
 
@@ -314,7 +350,9 @@ def _call_off(pool: PoolView, view: NodeView, now: datetime) -> Step:
     """The verdict was taken back in time: it stays. An intent to replace it that was never launched is dropped."""
     why = Why("recovered", f"health finds it {view.status.value} again: it is kept", HEALTH)
     cordons = {holder: cordon for holder, cordon in view.record.cordons.items() if holder != HEALTH}
-    record = enter(view.record, Phase.ACTIVE, why, now, cordons=cordons, drain=None, replaced_by=None)
+    record = enter(
+        view.record, Phase.ACTIVE, why, now, cordons=cordons, drain=None, replaced_by=None, by_force=False, approved=""
+    )
     events: list[Event] = [
         tell(kinds.NodeUncordoned, record, pool.cluster, why, now, holder=HEALTH, still_held_by=tuple(sorted(cordons)))
     ]
@@ -336,12 +374,18 @@ def _call_off(pool: PoolView, view: NodeView, now: datetime) -> Step:
 def wished(pool: PoolView, view: NodeView, wish: Wish, now: datetime, ids: Iterator[str]) -> Step | Blocked:
     """Begins what an operator's `replace` of a node that has not failed asks for: first another, then this one goes."""
     why = Why("replace-wished", asked(wish), wish.actor)
-    blocked = gates.no_disruption(pool, now)
+    view = replace(view, record=structs.replace(view.record, approved=wish.id))
+    if wish.force:
+        view = forced(view)
+    held = gates.held(pool, view, now)
+    if held is not None:
+        return refuse(view, wish, held.code, f"{held.text}; release it, or use --force", now)
+    blocked = gates.no_ending(pool, now, view)
     if blocked is None and pool.config is not None and not wish.force:
         blocked = budget.exhausted(pool, view, hourly=False)
     if blocked is not None:
         return Blocked(view.node, blocked)
-    made = sizing.new_node(pool, why, now, ids, replaces=view.node)
+    made = sizing.new_node(pool, why, now, ids, replaces=view)
     if isinstance(made, Why):
         return Blocked(view.node, made)
     node = made.record.node
@@ -360,6 +404,11 @@ def wished(pool: PoolView, view: NodeView, wish: Wish, now: datetime, ids: Itera
     )  # fmt: skip
 
 
+def forced(view: NodeView) -> NodeView:
+    """As an operator's force makes of it: no hold binds it from now on."""
+    return replace(view, record=structs.replace(view.record, by_force=True))
+
+
 def wish_under_way(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> Step | Blocked | None:
     """The next step of a `replace` that was accepted, for a node that is still active; None where there is none."""
     if view.record.replaced_by is None:
@@ -369,9 +418,12 @@ def wish_under_way(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[
         return _plan_another(pool, view, now, ids)
     if not successor.usable:
         return Blocked(view.node, _not_there(successor))
-    forbidden = gates.no_disruption(pool, now)
+    forbidden = gates.no_disruption(pool, now, view)
     if forbidden is not None:
         return Blocked(view.node, forbidden)
+    low = gates.floor(pool, view)
+    if low is not None:
+        return Blocked(view.node, low)
     why = Why("replaced", f"{successor.node} is active and takes its place")
     changed = drain.begin(view.record, "replace", pool, why, now)
     expect = {**view.expect(), **pool.expect_pool(), successor.key: successor.revision}

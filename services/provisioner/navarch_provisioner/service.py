@@ -7,7 +7,7 @@ Each pool is worked on under a lease, by one copy at a time. Reports are taken i
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -15,14 +15,15 @@ import structlog
 
 from navarch_common.bus.base import Bus, BusError, BusMessage, NoResponder
 from navarch_common.config.notifier import NotifierConfig
+from navarch_common.copies import Member, Presence
 from navarch_common.events import encode
 from navarch_common.events.base import POOL_NONE
-from navarch_common.events.messages import Command
+from navarch_common.events.messages import Command, Probe
 from navarch_common.ids import is_id
 from navarch_common.leases import Leases
 from navarch_common.model.cluster import CommandRecord
 from navarch_common.model.pool import POOL, SUPPLY
-from navarch_common.reconcile import Reconciler
+from navarch_common.reconcile import Reconciler, ReconcileResult
 from navarch_common.run import Deps
 from navarch_common.store.base import StoreError
 from navarch_provisioner.calls import CloudCalls
@@ -30,10 +31,12 @@ from navarch_provisioner.cloud.base import ProviderContext
 from navarch_provisioner.cloud.registry import Providers
 from navarch_provisioner.intake import Intake
 from navarch_provisioner.plan import plan
-from navarch_provisioner.pool import PoolWorker
+from navarch_provisioner.pool import Hold, PoolWorker
 from navarch_provisioner.preview import preview
+from navarch_provisioner.retelling import Retelling
 from navarch_provisioner.settings import ProvisionerSettings
 from navarch_provisioner.sweep import Sweeper
+from navarch_provisioner.view import NodeView
 from navarch_provisioner.workload.base import WorkloadNotifier
 from navarch_provisioner.workload.registry import open_notifier
 
@@ -74,19 +77,26 @@ class ProvisionerService:
             "provisioner",
             deps.instance,
             ttl=settings.timings.lease_ttl,
-            on_change=lambda _: self._changed.set(),
+            on_change=self._lease_changed,
+            finished=self._finished,
         )
+        member = Member(lambda: self.ready, self._results, lambda: {"reports_taken": self._intake.taken})
+        self._presence = Presence(deps, "provisioner", member)
         self._calls = CloudCalls(deps, self._providers, settings.timings)
         self._intake = Intake(deps, self._wake, settings.timings.report_patience.total_seconds())
         self._sweeper = Sweeper(
             deps, self._providers, settings=self._in_force, workers=self._held_workers,
-            leads=lambda: self._leases.held(FLEET) is not None, seen_pools=self._extra_pools.update,
+            calls=self._calls, fleet_lease=lambda: self._leases.held(FLEET), seen_pools=self._see_pools, wake_everyone=self._wake_everyone,
         )  # fmt: skip
         self._sweeps = Reconciler(
             "provisioner/sweep", self._sweep, settings.timings.sweep_period, deps.clock, deps.metrics
         )
         self._blind_sweeps = 0
         """Sweeps in a row that did not see everything."""
+        retelling = Retelling(deps, self._held_workers, lambda: self._leases.held(FLEET) is not None)
+        self._retelling = Reconciler(
+            "provisioner/retelling", retelling.step, settings.timings.retell_period, deps.clock, deps.metrics
+        )
         self._pools = Reconciler("provisioner/pools", self._look_for_pools, POOLS_PERIOD, deps.clock, deps.metrics)
 
     @property
@@ -108,11 +118,19 @@ class ProvisionerService:
             "leads": self._leases.held(FLEET) is not None if self._ready else False,
         }
 
+    def _results(self) -> Iterable[tuple[str, ReconcileResult | None]]:
+        yield "provisioner/pools", self._pools.last
+        yield "provisioner/sweep", self._sweeps.last
+        yield "provisioner/retelling", self._retelling.last
+        for pool, (worker, _) in sorted(self._workers.items()):
+            yield f"provisioner/{pool}", worker.reconciler.last
+
     async def run(self) -> None:
         """Until cancelled."""
         self._take_config()
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._presence.run(), name="presence")
                 tasks.create_task(self._pools.run(), name="pools")
                 tasks.create_task(self._leases.run(), name="leases")
                 tasks.create_task(self._staff(tasks), name="staff")
@@ -120,6 +138,7 @@ class ProvisionerService:
                 tasks.create_task(self._listen(self._deps.subjects.events, _pool_of_event), name="events")
                 tasks.create_task(self._listen(self._deps.subjects.wakes("provisioner"), _pool_of_wake), name="wakes")
                 tasks.create_task(self._sweeps.run(), name="sweep")
+                tasks.create_task(self._retelling.run(), name="retelling")
                 tasks.create_task(self._send_commands(), name="commands")
                 tasks.create_task(self._answer(), name="plan")
                 tasks.create_task(self._follow_config(), name="config")
@@ -132,6 +151,11 @@ class ProvisionerService:
 
     # --- pools and leases ---
 
+    def _lease_changed(self, pool: str) -> None:
+        self._changed.set()
+        if pool == FLEET:
+            self._sweeps.wake()  # only whoever speaks for the fleet can end safe mode
+
     async def _look_for_pools(self) -> dict[str, int]:
         """Which pools there are: in the configuration, in the records, on machines' tags."""
         async with asyncio.timeout(10.0):
@@ -141,8 +165,7 @@ class ProvisionerService:
         pools = set(self._settings.pools) | recorded | self._extra_pools
         self._known = pools
         self._leases.want(pools | {FLEET})
-        for pool in (*sorted(pools), FLEET):
-            await self._leases.acquire(pool)
+        await self._leases.look()
         self._ready = True
         self._changed.set()
         return {"pools": len(pools), "held": len(self._workers)}
@@ -167,14 +190,25 @@ class ProvisionerService:
                 continue
 
     def _hire(self, pool: str, tasks: asyncio.TaskGroup) -> None:
+        hold = Hold(
+            lease=lambda: self._leases.held(pool),
+            fenced=lambda: self._leases.lost(pool),
+            leaving=lambda: self._leases.leaving(pool),
+        )
         worker = PoolWorker(
             self._deps, pool, settings=self._in_force, providers=self._providers, calls=self._calls,
-            notifier=self._notifier, lease=lambda: self._leases.held(pool),
-            fenced=lambda: self._leases.lost(pool),
+            notifier=self._notifier, hold=hold,
         )  # fmt: skip
         task = tasks.create_task(worker.run(), name=f"pool/{pool}")
         self._workers[pool] = (worker, task)
         self._sweeps.wake()
+
+    def _finished(self, pool: str) -> bool:
+        """Whether a pool that is another copy's now can be handed over: no cloud call is under way, and what the last
+        ones said is in the records. A call that is cut off would have to be looked up by the next holder, which takes
+        its time."""
+        worker, task = self._workers.get(pool, (None, None))
+        return worker is None or task is None or task.done() or not worker.busy
 
     def _held_workers(self) -> Iterable[PoolWorker]:
         return [worker for worker, task in self._workers.values() if not task.done()]
@@ -182,11 +216,27 @@ class ProvisionerService:
     async def _sweep(self) -> dict[str, int]:
         """One sweep; another one soon where this one did not see everything."""
         counts = await self._sweeper.sweep()
-        self._blind_sweeps = self._blind_sweeps + 1 if counts["failed"] else 0
+        # In safe mode it looks again soon, too: machines cost money, and whoever waits for them waits for this.
+        self._blind_sweeps = self._blind_sweeps + 1 if counts["failed"] or counts["unsure"] else 0
         if self._blind_sweeps:
             soon_s = self._settings.timings.look_again.total_seconds() * 2 ** min(self._blind_sweeps - 1, 10)
             asyncio.get_running_loop().call_later(soon_s, self._sweeps.wake)
         return counts
+
+    def _see_pools(self, pools: set[str]) -> None:
+        """Pools that machines' tags name. Those that nobody knew of are taken up at once."""
+        if not pools <= self._known | self._extra_pools:
+            self._pools.wake()
+        self._extra_pools |= pools
+
+    async def _wake_everyone(self) -> None:
+        """What held every pool up does so no more: each is looked at again, in whatever copy."""
+        self._wake(POOL_NONE)
+        try:
+            for pool in sorted(self._known):
+                await self._deps.bus.publish(self._deps.subjects.wake("provisioner", pool), b"")
+        except BusError as error:
+            log.info("other copies not woken; they look by themselves", error=str(error))
 
     def _wake(self, pool: str) -> None:
         """Wakes one pool's worker, or all where `pool` is none."""
@@ -229,32 +279,41 @@ class ProvisionerService:
             try:
                 async with self._deps.bus.subscribe(subject) as messages:
                     async for message in messages:
+                        if _asks_for_a_list(message.subject, self._deps.subjects.prefix):
+                            self._sweeps.wake()
                         self._wake(pool_of(message.subject, self._deps.subjects.prefix))
             except BusError as error:
                 log.info("not listening", subject=subject, error=str(error))
             await asyncio.sleep(1.0)
 
     async def _send_commands(self) -> None:
-        """Sends each open command again and again, until its result is in."""
+        """Sends each open command again and again, until its result is in; and asks who has not registered."""
         while True:
             now = self._deps.clock.now()
-            due = [command for worker in self._held_workers() for command in worker.to_send(now)]
+            workers = list(self._held_workers())
+            due = [(command.node, self._command(command)) for worker in workers for command in worker.to_send(now)]
+            due += [(node.node, self._probe(node, now)) for worker in workers for node in worker.to_ask_again(now)]
             for start in range(0, len(due), SEND_AT_ONCE):
                 async with asyncio.TaskGroup() as tasks:
-                    for command in due[start : start + SEND_AT_ONCE]:
-                        tasks.create_task(self._send(command), name=f"command/{command.id}")
+                    for node, (subject, message) in due[start : start + SEND_AT_ONCE]:
+                        tasks.create_task(self._send(node, subject, message), name=f"command/{node}")
             await asyncio.sleep(self._settings.timings.command_repeat.total_seconds())
 
-    async def _send(self, command: CommandRecord) -> None:
+    def _command(self, command: CommandRecord) -> tuple[str, bytes]:
         message = Command(
             id=command.id, node=command.node, generation=command.generation, kind=command.kind, args=command.args,
             expires_at=command.expires_at, trace=command.trace,
         )  # fmt: skip
-        subject = self._deps.subjects.command(command.node)
+        return self._deps.subjects.command(command.node), encode(message)
+
+    def _probe(self, node: NodeView, now: datetime) -> tuple[str, bytes]:
+        return self._deps.subjects.probe(node.node), encode(Probe(node=node.node, at=now, register=True))
+
+    async def _send(self, node: str, subject: str, message: bytes) -> None:
         try:
-            await self._deps.bus.request(subject, encode(message), timeout_s=2.0)
+            await self._deps.bus.request(subject, message, timeout_s=2.0)
         except (NoResponder, BusError) as error:
-            log.debug("command not received", node=command.node, command=command.id, error=str(error))
+            log.debug("agent not reached", node=node, subject=subject, error=str(error))
 
     async def _answer(self) -> None:
         """Says what the next pass of a pool would do, to whoever asks on `navarch.plan.<pool>`."""
@@ -292,7 +351,7 @@ class ProvisionerService:
     def _onlooker(self, pool: str) -> PoolWorker:
         return PoolWorker(
             self._deps, pool, settings=self._in_force, providers=self._providers, calls=self._calls,
-            notifier=self._notifier, lease=lambda: None, fenced=lambda: None,
+            notifier=self._notifier, hold=Hold(lambda: None, lambda: None, lambda: False),
         )  # fmt: skip
 
 
@@ -300,6 +359,13 @@ def _pool_of_event(subject: str, prefix: str) -> str:
     """`navarch.events.node.failed.training.training-k7x2mpd` is about `training`."""
     tokens = subject.removeprefix(f"{prefix}.").split(".")
     return tokens[3] if len(tokens) > 3 else POOL_NONE
+
+
+def _asks_for_a_list(subject: str, prefix: str) -> bool:
+    """Whether the next list of what providers have must not be half a minute away: machines are to be found again, or an
+    operator wants something done about leaked ones."""
+    kinds = ("cluster.safe-mode-entered.", "operator.adopt.", "operator.gc.")
+    return subject.removeprefix(f"{prefix}.events.").startswith(kinds)
 
 
 def _pool_of_wake(subject: str, _: str) -> str:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from navarch_common import leases
 from navarch_common.config import Config, PoolConfig, ProviderConfig
+from navarch_common.config.limits import LimitsConfig
 from navarch_common.config.notifier import NotifierConfig
 
 
@@ -15,10 +17,11 @@ class Timings:
     """A pool is looked at this often although nothing woke it."""
     sweep_period: timedelta = timedelta(seconds=30)
     """How often each provider is asked for everything it has."""
+    retell_period: timedelta = timedelta(seconds=15)
+    """How often a few nodes' records are held against what the stream of events was told."""
     full_read_period: timedelta = timedelta(seconds=60)
     """How often a pool is read whole rather than by what changed: deletions show only then."""
-    lease_ttl: timedelta = timedelta(seconds=5)
-    lease_renewal: timedelta = timedelta(seconds=1.5)
+    lease_ttl: timedelta = leases.TTL
     cloud_call_timeout: timedelta = timedelta(seconds=30)
     """After it a cloud call is unknown, never failed."""
     launch_settle: timedelta = timedelta(seconds=5)
@@ -44,6 +47,10 @@ class Timings:
     backoff_first: timedelta = timedelta(seconds=5)
     backoff_max: timedelta = timedelta(minutes=5)
 
+    breaker_pause: timedelta = timedelta(minutes=5)
+    """After a breaker opened, before the first canary; doubled for each that fails."""
+    breaker_pause_max: timedelta = timedelta(hours=1)
+
     @property
     def proof_after(self) -> timedelta:
         """After a launch call began, not finding its machine proves that there is none only this much later."""
@@ -56,9 +63,8 @@ class ProvisionerSettings:
 
     pools: dict[str, PoolConfig]
     providers: dict[str, ProviderConfig]
-    fleet_launches_per_hour: int | None = None
-    fleet_replacements_per_hour: int | None = None
-    fleet_nodes: int | None = None
+    fleet_limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """`limits:` at the top of the file; those of providers and pools stand with them."""
     heartbeat_interval: timedelta = timedelta(seconds=5)
     heartbeat_timeout: timedelta = timedelta(seconds=15)
     health_check_interval: timedelta = timedelta(seconds=60)
@@ -79,9 +85,7 @@ class ProvisionerSettings:
         return cls(
             pools=dict(config.pools),
             providers=dict(config.providers),
-            fleet_launches_per_hour=config.limits.launches_per_hour,
-            fleet_replacements_per_hour=config.limits.replacements_per_hour,
-            fleet_nodes=config.limits.nodes,
+            fleet_limits=config.limits,
             heartbeat_interval=config.server.heartbeat_interval,
             heartbeat_timeout=config.server.heartbeat_timeout,
             health_check_interval=config.server.health_check_interval,

@@ -13,7 +13,7 @@ from msgspec import structs
 from navarch_common.events import kinds
 from navarch_common.model.node import LEAVING, Cordon, NodeRecord, Phase
 from navarch_common.words import counted
-from navarch_provisioner import bootstrap, budget, drain, gates, lifecycle, placement
+from navarch_provisioner import bootstrap, drain, gates, lifecycle, limits, placement
 from navarch_provisioner.news import Changed, Why, enter, tell
 from navarch_provisioner.steps import Blocked, Step
 from navarch_provisioner.view import NodeView, PoolView
@@ -46,10 +46,10 @@ def occupied(pool: PoolView) -> int:
 
 
 def new_node(
-    pool: PoolView, why: Why, now: datetime, ids: Iterator[str], *, replaces: str = "", trace: str = ""
+    pool: PoolView, why: Why, now: datetime, ids: Iterator[str], *, replaces: NodeView | None = None, trace: str = ""
 ) -> Changed | Why:
     """A planned node on the best offer there is, or why there can be none. Takes one of `ids` only for a node it makes."""
-    forbidden = gates.no_launch(pool, now)
+    forbidden = gates.no_launch(pool, now, None if replaces is not None and replaces.gone else replaces)
     if forbidden is not None:
         return forbidden
     assert pool.config is not None
@@ -58,11 +58,22 @@ def new_node(
     if offer is None:
         names = ", ".join(offer.name for offer in found) or "none"
         return Why("no-offer", f"no provider can be asked now: {names} refused lately or cannot be reached")
+    # A failed machine goes first where there is no room for one more: then its place is its replacement's.
+    in_place = replaces is not None and replaces.failed
+    full = limits.no_room(pool, offer.provider, offer.instance_type, in_place=in_place)
+    if full is not None:
+        return full
     node = next(ids, None)
     if node is None:
         return Why("next-pass", "one pass plans only so many nodes; the next one goes on")
     request = bootstrap.launch_request(pool, node, offer)
-    return lifecycle.planned(request, why, now, pool.config.registration_timeout, replaces=replaces, trace=trace)
+    made = lifecycle.planned(
+        request, why, now, pool.config.registration_timeout, replaces=replaces.node if replaces else "", trace=trace
+    )
+    if replaces is None:
+        return made
+    carried = structs.replace(made.record, by_force=replaces.record.by_force, approved=replaces.record.approved)
+    return replace(made, record=carried)
 
 
 def scale_up(pool: PoolView, now: datetime, ids: Iterator[str]) -> list[Step] | Blocked:
@@ -144,6 +155,8 @@ def _may_go(pool: PoolView, view: NodeView, now: datetime) -> bool:
     assert pool.config is not None
     if not view.usable or view.open_wishes or pool.replacement_of(view) is not None or is_awaited(pool, view):
         return False
+    if gates.held(pool, view, now) is not None:
+        return False
     if pool.config.scale_down.force:
         return True
     since = view.work.idle_since
@@ -175,7 +188,7 @@ def cancel(pool: PoolView, view: NodeView, now: datetime) -> Step:
     changed = lifecycle.launch_failed(view.record, pool.cluster, why, now)
     return Step(
         "give-up", view.node, why, expect={**view.expect(), **pool.expect_pool()}, put={view.key: changed.record},
-        emit=changed.events, refund=budget.machine_gone(pool, view.record),
+        emit=changed.events, refund=limits.machine_gone(pool, view.record),
     )  # fmt: skip
 
 
@@ -195,7 +208,7 @@ def _take(pool: PoolView, view: NodeView, now: datetime) -> Step:
 def call_off(pool: PoolView, view: NodeView, why: Why, now: datetime) -> Step:
     """A scale-down that is no longer right: the node found work, or is wanted again."""
     cordons = {holder: cordon for holder, cordon in view.record.cordons.items() if holder != HOLDER}
-    record = enter(view.record, Phase.ACTIVE, why, now, cordons=cordons, drain=None)
+    record = enter(view.record, Phase.ACTIVE, why, now, cordons=cordons, drain=None, approved="")
     event = tell(
         kinds.NodeUncordoned, record, pool.cluster, why, now, holder=HOLDER, still_held_by=tuple(sorted(cordons))
     )

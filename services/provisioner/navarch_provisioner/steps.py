@@ -6,15 +6,18 @@ from typing import Literal
 
 from navarch_common.events.base import Event
 from navarch_common.model.base import AnyKey, Record
+from navarch_common.model.pool import Change
 from navarch_common.store.base import Refund, Spend
 from navarch_provisioner.news import ACTOR, Why
 
 Act = Literal[
-    "activate", "answer", "ask", "cancel", "configure", "cordon", "drain", "fold", "forget", "give-up", "launch",
+    "activate", "answer", "ask", "breaker", "cancel", "configure", "cordon", "count", "drain", "fold", "forget", "give-up", "launch",
     "lookup", "note", "plan", "power-on", "refund", "replace", "retire", "terminate", "terminated", "uncordon",
 ]  # fmt: skip
 """What `navarch plan` and `navarch_decisions_total` call it."""
-HOUSEKEEPING = frozenset({"answer", "ask", "configure", "fold", "forget", "lookup", "note", "power-on", "refund"})
+HOUSEKEEPING = frozenset(
+    {"answer", "ask", "configure", "count", "fold", "forget", "lookup", "note", "power-on", "refund"}
+)
 """Steps that change nothing that one pays for or works on."""
 
 Call = Literal["launch", "lookup", "terminate", "ask", "power-on"]
@@ -51,6 +54,8 @@ class Blocked:
 
     node: str
     why: Why
+    change: Change | None = None
+    """What would be done if an operator approved it, or if automation did more than observe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,11 @@ def delivered(pool: PoolView, now: datetime) -> SupplyRecord | None:
     return note_supply(before, Why("capacity-again", "a provider made a machine again"), now, exhausted_since=None)
 
 
-def proven(pool: PoolView, now: datetime) -> SupplyRecord | None:
-    """A machine became usable: launches work from end to end. None where that is no news."""
+def proven(pool: PoolView, now: datetime) -> SupplyRecord:
+    """A machine became usable: launches work from end to end."""
     before = current(pool)
     if not before.launch_failures and before.retry_at is None and before.exhausted_since is None:
-        return None
+        return before
     why = Why("launches-work", "a node became active: launches work again")
     return note_supply(before, why, now, launch_failures=0, retry_at=None, exhausted_since=None)
 

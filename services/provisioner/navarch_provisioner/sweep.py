@@ -5,24 +5,26 @@ machine with our tags that no record explains. A list that failed says nothing, 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import structlog
 from msgspec import structs
 
 from navarch_common.events import kinds
 from navarch_common.ids import is_id
-from navarch_common.model.cluster import META
-from navarch_common.model.node import NODE, NodeRecord, Phase, ProviderState
+from navarch_common.model.base import AnyKey
+from navarch_common.model.cluster import META, SafeMode
+from navarch_common.model.leak import LEAK, leak_wishes_key
+from navarch_common.model.node import NODE, NodeRecord, ProviderState
 from navarch_common.run import Deps
-from navarch_common.store.base import Commit, StoreError
-from navarch_common.store.meta import leave_safe_mode
-from navarch_provisioner import adoption, gates
-from navarch_provisioner.adoption import Sighting
+from navarch_common.store.base import ABSENT, Commit, Lease, StoreError
+from navarch_common.store.meta import end_first_look, enter_safe_mode, leave_safe_mode
+from navarch_provisioner import adoption, safe_mode
+from navarch_provisioner.calls import CloudCalls
 from navarch_provisioner.cloud.base import CloudError, CloudProvider, Machine
 from navarch_provisioner.cloud.registry import Providers
-from navarch_provisioner.news import Why, note, tell_pool
+from navarch_provisioner.leaks import Known, decide, foreign
+from navarch_provisioner.news import ACTOR, Why, note, tell_pool
 from navarch_provisioner.outcomes import Outcome
 from navarch_provisioner.pool import PoolWorker
 from navarch_provisioner.settings import ProvisionerSettings
@@ -33,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 DOWN_AFTER = 3
 """Lists that fail in a row before a provider is said to be degraded."""
-REPORTED_ENOUGH = 0.95
 
 
 class Sweeper:
@@ -46,14 +47,19 @@ class Sweeper:
         *,
         settings: Callable[[], tuple[int, ProvisionerSettings]],
         workers: Callable[[], Iterable[PoolWorker]],
-        leads: Callable[[], bool],
+        calls: CloudCalls,
+        fleet_lease: Callable[[], Lease | None],
         seen_pools: Callable[[set[str]], None],
+        wake_everyone: Callable[[], Awaitable[None]],
     ) -> None:
-        """`leads`: whether this copy speaks for the fleet as a whole. `seen_pools` hears of pools that machines name."""
+        """`fleet_lease` is there while this copy speaks for the fleet as a whole. `seen_pools` hears of pools that machines name;
+        `wake_everyone` is called when what held every pool up does so no more."""
         self._deps, self._providers, self._settings = deps, providers, settings
-        self._workers, self._leads, self._seen_pools = workers, leads, seen_pools
+        self._workers, self._calls, self._seen_pools = workers, calls, seen_pools
+        self._fleet_lease = fleet_lease
+        self._wake_everyone = wake_everyone
         self._failures: dict[str, int] = {}
-        self._sightings: dict[str, Sighting] = {}
+        self._ended = 0
 
     async def sweep(self) -> dict[str, int]:
         """One look at every provider."""
@@ -72,13 +78,18 @@ class Sweeper:
             for worker in list(self._workers())
             for name, machines in lists.items()
         ]
-        self._count_leaks()
-        if self._leads() and len(lists) == len(complete):
-            await self._leave_safe_mode(lists)
+        # Whether what was ended is gone shows in the next list, and somebody may wait for it.
+        unsure, self._ended = self._ended > 0, 0
+        lease = self._fleet_lease()
+        if lease is not None:
+            await self._foreign(lists, lease)
+            if len(lists) == len(complete):
+                unsure = await self._judge_store(lists) or unsure
         return {
             "providers": len(lists),
             "machines": sum(map(len, lists.values())),
             "failed": len(complete) - len(lists) + compared.count(False),
+            "unsure": int(unsure),
         }
 
     async def _list(self, name: str, provider: CloudProvider, timeout_s: float) -> Sequence[Machine] | None:
@@ -109,12 +120,12 @@ class Sweeper:
         self._deps.metrics.set("navarch_provider_up", 0, provider=name)
         failures = self._failures[name] = self._failures.get(name, 0) + 1
         log.warning("provider cannot be listed", provider=name, error=error, failures=failures)
-        if failures == DOWN_AFTER and self._leads():
+        if failures == DOWN_AFTER and self._fleet_lease() is not None:
             await self._tell_provider(kinds.ProviderDegraded, name, Why("list-failed", f"{name}: {error}"[:500]))
 
     async def _up(self, name: str) -> None:
         self._deps.metrics.set("navarch_provider_up", 1, provider=name)
-        if self._failures.pop(name, 0) >= DOWN_AFTER and self._leads():
+        if self._failures.pop(name, 0) >= DOWN_AFTER and self._fleet_lease() is not None:
             await self._tell_provider(kinds.ProviderRecovered, name, Why("list-complete", f"{name} answers again"))
 
     async def _tell_provider(
@@ -140,15 +151,18 @@ class Sweeper:
                 view = await worker.read()
                 findings = adoption.compare(view, provider, machines, self._deps.clock.now())
                 told = await self._write(worker, findings)
-                await self._strays(worker, view, provider, findings.strays)
+                to_end = await self._strays(worker, view, provider, findings.strays)
         except (StoreError, TimeoutError) as error:
             log.warning("sweep not finished", pool=worker.pool, provider=provider, error=str(error))
             return False
-        for node in findings.unlisted:
+        for node in (*findings.unlisted, *findings.newborn):
             worker.call("ask", node.record)
         for node, machine in findings.found:
             token = node.record.launch.request.token if node.record.launch else ""
             worker.settle_later(Outcome("lookup", node.node, token, machine=machine))
+        self._ended += len(to_end)
+        for machine, its_node in to_end:
+            await self._calls.end_leaked(provider, machine, its_node, worker.holds)
         if told:
             await worker.wake_health()
         if findings.seen or findings.strays:
@@ -171,22 +185,34 @@ class Sweeper:
                 gone = gone or machine.state is ProviderState.GONE
         return gone
 
-    async def _strays(self, worker: PoolWorker, view: PoolView, provider: str, strays: Sequence[Machine]) -> None:
+    async def _strays(
+        self, worker: PoolWorker, view: PoolView, provider: str, strays: Sequence[Machine]
+    ) -> list[tuple[Machine, NodeRecord]]:
+        """Adopts what no record explains while records are being rebuilt; otherwise keeps the books of what leaks. Returns
+        the machines that are to be ended, each with the node that its tags name."""
         if view.safe_mode:
             await self._adopt(worker, view, provider, strays)
-            return
-        now = self._deps.clock.now()
-        mine = {id_: seen for id_, seen in self._sightings.items() if seen.machine.tags.pool == view.pool}
-        others = {id_: seen for id_, seen in self._sightings.items() if seen.machine.tags.pool != view.pool}
-        mine = adoption.sight(mine, provider, strays, now)
-        for sighting in adoption.leaked(mine, view.settings.timings.leak_grace, now):
-            if await self._leaked(worker, view, sighting):
-                mine[sighting.machine.instance_id] = replace(sighting, told=True)
-        self._sightings = {**others, **mine}
+            return []
+        now, store = self._deps.clock.now(), self._deps.store
+        leaks = await store.records(LEAK, view.pool)
+        wishes = await store.get(leak_wishes_key())
+        known = Known(
+            {stored.record.instance_id: stored for stored in leaks if stored.record.provider == provider},
+            wishes.record.wishes if wishes else (),
+            wishes.revision if wishes else ABSENT,
+        )
+        to_end = []
+        for decision in decide(view, provider, known, strays, now):
+            done = decision.step is not None and await worker.commit(decision.step)
+            if done and decision.end is not None and decision.step is not None:
+                node = adoption.node_of(view, provider, decision.end, decision.step.why, now)
+                to_end.append((decision.end, node))
+        return to_end
 
     async def _adopt(self, worker: PoolWorker, view: PoolView, provider: str, strays: Sequence[Machine]) -> None:
         now = self._deps.clock.now()
-        for machine in strays:
+        # Of two machines of one node the one of the later generation is the node, and the older where they are alike.
+        for machine in sorted(strays, key=lambda one: (-one.tags.generation, one.launched_at, one.instance_id)):
             if not is_id(machine.tags.node):
                 continue
             changed = adoption.adopt(view, provider, machine, now)
@@ -194,81 +220,71 @@ class Sweeper:
                 continue
             key = NODE.key(changed.record.node)
             why = Why("adopted", f"machine {machine.instance_id} at {provider} had no record")
-            step = Step("fold", machine.tags.node, why, expect={key: 0}, put={key: changed.record}, emit=changed.events)
-            await worker.commit(step)
+            expect: dict[AnyKey, int] = {key: ABSENT, META.key(): view.meta_revision}
+            await worker.commit(
+                Step("fold", machine.tags.node, why, expect=expect, put={key: changed.record}, emit=changed.events)
+            )
 
-    async def _leaked(self, worker: PoolWorker, view: PoolView, sighting: Sighting) -> bool:
-        """Tells of a leaked machine once, and ends it where the configuration says so and a record proves it useless."""
-        now, machine = self._deps.clock.now(), sighting.machine
-        known = adoption.may_collect(view, sighting)
-        state = f"its node is {known.phase.value}" if known else "it has no record"
-        why = Why("leaked", f"machine {machine.instance_id} at {sighting.provider} carries our tags, and {state}")
-        event = tell_pool(
-            kinds.InstanceLeaked, view.pool, view.cluster, why, now,
-            provider=sighting.provider, instance_id=machine.instance_id, price_per_hour=machine.price_per_hour,
-        )  # fmt: skip
-        if not await worker.commit(Step("note", "", why, emit=(event,))):
-            return False
-        if view.settings.collect_leaks and known is not None and gates.no_termination(view, now) is None:
-            await self._collect(sighting, view.settings.timings.cloud_call_timeout.total_seconds())
-        return True
-
-    async def _collect(self, sighting: Sighting, timeout_s: float) -> None:
-        provider = self._providers.get(sighting.provider)
-        if provider is None:
-            return
+    async def _foreign(self, lists: safe_mode.Lists, lease: Lease) -> None:
+        """Notes what works under our cluster's name and another installation, for whoever looks."""
+        deps = self._deps
         try:
-            async with asyncio.timeout(timeout_s):
-                await provider.terminate(sighting.machine.instance_id, sighting.machine.tags)
-        except (CloudError, TimeoutError) as error:
-            log.warning("leaked machine not ended", instance=sighting.machine.instance_id, error=str(error))
+            async with asyncio.timeout(10.0):
+                leaks = [stored for stored in await deps.store.records(LEAK) if not stored.record.ours]
+                for provider, machines in lists.items():
+                    known = {one.record.instance_id: one for one in leaks if one.record.provider == provider}
+                    put, delete = foreign(provider, machines, deps.installation, known, deps.clock.now())
+                    if put or delete:
+                        expect: dict[AnyKey, int] = dict.fromkeys(put, ABSENT)
+                        expect |= {one.key: one.revision for one in known.values() if one.key in delete}
+                        await deps.committer.commit(Commit(expect=expect, put=put, delete=delete, lease=lease))
+        except (StoreError, TimeoutError) as error:
+            log.warning("another installation's machines not noted", error=str(error))
 
-    def _count_leaks(self) -> None:
-        counts: dict[tuple[str, ...], float] = {(name,): 0.0 for name in self._providers.names}
-        for sighting in self._sightings.values():
-            if sighting.told:
-                counts[(sighting.provider,)] = counts.get((sighting.provider,), 0.0) + 1
-        self._deps.metrics.set_all("navarch_leaked_instances", counts)
+    # --- the first start, and safe mode ---
 
-    # --- safe mode ---
-
-    async def _leave_safe_mode(self, lists: dict[str, Sequence[Machine]]) -> None:
-        """Every provider answered completely: safe mode ends once every machine of ours is accounted for."""
+    async def _judge_store(self, lists: safe_mode.Lists) -> bool:
+        """Every provider answered completely: a first start may launch, or safe mode may end, once every machine of ours is
+        accounted for. True while neither is so."""
         try:
             async with asyncio.timeout(10.0):
                 meta = await self._deps.store.get(META.key())
-                if meta is None or meta.record.safe_mode is None or not lists:
-                    return
+                if meta is None or not (meta.record.safe_mode or meta.record.first_look) or not lists:
+                    return meta is None
                 nodes = {stored.record.node: stored.record for stored in await self._deps.store.records(NODE)}
-                why = enough(lists, self._deps.installation, nodes, meta.record.safe_mode.code)
-                if why is None:
-                    return
-                await leave_safe_mode(
-                    self._deps.store, self._deps.committer, now=self._deps.clock.now(),
-                    code=why.code, reason=why.text, actor="provisioner",
-                )  # fmt: skip
+                if meta.record.safe_mode is None:
+                    await self._end_first_look(lists, nodes)
+                    return False
+                return not await self._leave_safe_mode(lists, nodes, meta.record.safe_mode)
         except (StoreError, TimeoutError) as error:
-            log.warning("safe mode not left", error=str(error))
+            log.warning("safe mode not judged", error=str(error))
+            return True
 
+    async def _end_first_look(self, lists: safe_mode.Lists, nodes: Mapping[str, NodeRecord]) -> None:
+        deps = self._deps
+        verdict, why = safe_mode.first_look(lists, deps.installation, nodes)
+        if verdict == "clear":
+            await end_first_look(deps.store, deps.committer)
+            log.info("first look", reason=why.text)
+        else:
+            await enter_safe_mode(
+                deps.store, deps.committer, now=deps.clock.now(), code=why.code, reason=why.text, actor=ACTOR
+            )
+        await self._wake_everyone()
 
-def enough(
-    lists: dict[str, Sequence[Machine]], installation: str, nodes: dict[str, NodeRecord], code: str
-) -> Why | None:
-    """Why safe mode may end, or None while machines are unaccounted for. Pure."""
-    machines = [machine for listed in lists.values() for machine in listed if machine.state is not ProviderState.GONE]
-    if any(machine.tags.installation != installation for machine in machines):
-        return None
-    if not machines:
-        return Why("no-machines", "every provider gave a complete list, and no machine carries our tags")
-    recorded = [nodes[machine.tags.node] for machine in machines if machine.tags.node in nodes]
-    if len(recorded) < len(machines):
-        return None
-    if code == "mirror-lost":
-        return Why("all-recorded", f"all {len(machines)} machines that carry our tags have their records")
-    heard = sum(1 for record in recorded if record.registration is not None or record.phase is Phase.ACTIVE)
-    if heard >= REPORTED_ENOUGH * len(machines):
-        return Why("all-reported", f"{heard} of {len(machines)} machines that carry our tags have reported")
-    return None
+    async def _leave_safe_mode(self, lists: safe_mode.Lists, nodes: Mapping[str, NodeRecord], found: SafeMode) -> bool:
+        deps = self._deps
+        if not deps.life.mirrored:
+            return False
+        beats = {beat.node: beat for beat in await deps.store.beats(sorted(nodes)) if beat is not None}
+        listable = deps.clock.now() - found.since >= self._settings()[1].timings.newborn_grace
+        why = safe_mode.enough(lists, deps.installation, nodes, beats, found, listable=listable)
+        if why is None:
+            return False
+        await leave_safe_mode(
+            deps.store, deps.committer, now=deps.clock.now(), code=why.code, reason=why.text, actor=ACTOR
+        )
+        return True
 
 
 def _write_step(node: NodeView, record: NodeRecord, why: Why) -> Step:

@@ -1,22 +1,24 @@
 """All that is known of one pool at one moment, with the revision of each record: what `plan` decides on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
+from navarch_common import guards
 from navarch_common.config import PoolConfig
 from navarch_common.model.base import AnyKey
 from navarch_common.model.cluster import COMMAND, INBOX, META, CommandRecord, InboxRecord, MetaRecord
 from navarch_common.model.health import HEALTH, HealthRecord, HealthStatus
 from navarch_common.model.node import COMING, ENDED, LEAVING, NODE, NodeRecord, Phase, ProviderState
 from navarch_common.model.pool import GUARD, POOL, SUPPLY, VERDICTS, Guard, PoolRecord, SupplyRecord
-from navarch_common.model.wish import NODE_WISHES, NodeWishes, Wish
+from navarch_common.model.wish import NODE_WISHES, ChangeWish, NodeWishes, PoolWish, Wish
 from navarch_common.store.base import ABSENT
 from navarch_provisioner.settings import ProvisionerSettings
 
-ACTIONS_OF_FAILURE = frozenset({"drain_and_replace", "reset_gpu", "reboot_node"})
-"""Verdicts' actions that end in a replacement. The two repairs are among them: there is no repair to try first yet."""
+AGENTS_TRY_AGAIN = timedelta(seconds=15)
+"""Once the bus is back, an agent's waiting reports have come within this: a publish that hangs ends after 5 s, the longest
+pause before the next is 5 s, and whoever takes reports in is back after a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,7 @@ class NodeView:
     @property
     def failed(self) -> bool:
         """Health says that it failed, and that it should go."""
-        verdict = self.verdict
-        return verdict is not None and verdict.status is HealthStatus.UNHEALTHY and verdict.action in ACTIONS_OF_FAILURE
+        return self.verdict is not None and self.verdict.failed
 
     @property
     def usable(self) -> bool:
@@ -124,9 +125,14 @@ class PoolView:
     supply: SupplyRecord | None = None
     supply_revision: int = ABSENT
     verdicts_revision: int = ABSENT
+    close_wish: PoolWish | None = None
+    """An operator's wish to close the breaker."""
+    close_wish_revision: int = ABSENT
     guards: tuple[Guard, ...] = ()
+    """Of each guard the newest, wherever it was read."""
     guard_revisions: Mapping[str, int] = field(default_factory=dict)
-    """By guard name, absent ones too: a freeze that comes in between makes the commit conflict."""
+    """What the store has, by guard name; those of the pool as a whole even where they are absent: a freeze that comes in
+    between makes the commit conflict."""
     meta: MetaRecord | None = None
     meta_revision: int = ABSENT
     commands: Mapping[str, CommandRecord] = field(default_factory=dict)
@@ -135,24 +141,32 @@ class PoolView:
     """Holders of the budget of concurrent replacements: the failed nodes that are being replaced."""
     replaced_lately: frozenset[str] = frozenset()
     """Holders of the budget per hour."""
+    spent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Holders of each bucket of `limits:` that binds this pool."""
+    prices: Mapping[str, float | None] = field(default_factory=dict)
+    """By holder of dollars: what its machine costs an hour; 0 where its provider does not tell; None while it has none."""
+    change_wishes: Mapping[str, ChangeWish] = field(default_factory=dict)
+    """What operators said of changes, by change."""
+    change_wish_revisions: Mapping[str, int] = field(default_factory=dict)
     outbox_waiting: int = 0
     in_flight: frozenset[str] = frozenset()
     """Nodes that a cloud call of this process is about."""
     resting: Mapping[str, datetime] = field(default_factory=dict)
-    """Nodes whose last cloud call settled nothing: not before then again."""
+    """By `rest_of`, calls that settled nothing: not before then again. By node, nodes that nothing is done about."""
     cooling: Mapping[str, datetime] = field(default_factory=dict)
     """Offers (`provider/region/zone`) that refused lately: not before then again."""
     providers: frozenset[str] = frozenset()
     """Providers that can be called."""
     watching_since: datetime | None = None
     """Since when this copy holds the pool. None: long since."""
-    fresh_ids: tuple[str, ...] = ()
-    """Node ids minted for this pass, to be used in order: chance stays outside of decisions."""
+    fresh_ids: Iterable[str] = ()
+    """Node ids for this pass, minted as they are used: chance stays outside of decisions."""
 
     def settled(self, now: datetime) -> bool:
         """Whether this copy has watched long enough to conclude anything from what it did not hear: after a long
-        absence the reports that wait must be read first."""
-        return self.watching_since is None or now - self.watching_since >= self.settings.heartbeat_timeout
+        absence, its own or the bus's, the reports that wait must be read first."""
+        enough = max(self.settings.heartbeat_timeout, AGENTS_TRY_AGAIN)
+        return self.watching_since is None or now - self.watching_since >= enough
 
     @property
     def living(self) -> list[NodeView]:
@@ -192,10 +206,18 @@ class PoolView:
         return found
 
     def expect_guards(self) -> dict[AnyKey, int]:
-        """Freeze and safe mode: what every launch and every termination rests on."""
-        expect: dict[AnyKey, int] = {guard_key(name): revision for name, revision in self.guard_revisions.items()}
+        """Freeze, hold of the pool and safe mode: what every launch and every termination rests on."""
+        expect: dict[AnyKey, int] = {guard_key(name): self.guard_revision(name) for name in guard_names(self.pool)}
         expect[META.key()] = self.meta_revision
         return expect
+
+    def expect_hold(self, node: str) -> dict[AnyKey, int]:
+        """The hold on one node, there or not: what every automatic step about it rests on."""
+        key = guards.hold_key(node=node)
+        return {key: self.guard_revision(key.name)}
+
+    def guard_revision(self, name: str) -> int:
+        return self.guard_revisions.get(name, ABSENT)
 
     def expect_pool(self) -> dict[AnyKey, int]:
         """Desired count and the verdicts on the pool: what every change of the node count rests on."""
@@ -213,9 +235,9 @@ def guard_key(name: str) -> AnyKey:
     return GUARD.key(*name.split("/"))
 
 
-def guard_names(pool: str) -> tuple[str, str]:
-    """The guards that bind a pool: the cluster's freeze and its own."""
-    return "freeze", f"freeze/{pool}"
+def guard_names(pool: str) -> tuple[str, ...]:
+    """The guards that bind a pool as a whole: the cluster's freeze, its own, and a hold."""
+    return tuple(key.name for key in guards.keys_of_pool(pool))
 
 
 def inbox_key(node: str) -> AnyKey:
@@ -224,3 +246,8 @@ def inbox_key(node: str) -> AnyKey:
 
 def command_key(command: str) -> AnyKey:
     return COMMAND.key(command)
+
+
+def rest_of(node: str, call: str) -> str:
+    """The name under which one call about one node rests."""
+    return f"{call} {node}"

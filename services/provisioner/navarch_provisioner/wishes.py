@@ -150,6 +150,9 @@ def _terminate(pool: PoolView, view: NodeView, wish: Wish, now: datetime) -> Ste
         busy = _busy(view, pool, now)
         if busy is not None:
             return refuse(view, wish, busy.code, busy.text, now)
+    held = None if wish.force else gates.held(pool, view, now)
+    if held is not None:
+        return refuse(view, wish, held.code, f"{held.text}; release it, or use --force", now)
     forbidden = gates.no_termination(pool, now)
     if forbidden is not None:
         return Blocked(view.node, forbidden)

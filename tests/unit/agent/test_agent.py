@@ -283,6 +283,33 @@ async def test_a_probe_is_answered(lab: Lab) -> None:
         assert (reply.node, reply.boot_id, reply.generation) == (NODE, "boot-1", 1)
 
 
+async def test_a_probe_that_asks_for_it_makes_the_agent_register_anew(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pulse, "ASKED_SPREAD_S", 0.0)
+    async with lab.running():
+        await lab.lifecycle(Registered, 1)
+        await lab.ask(SUBJECTS.probe(NODE), encode(Probe(node=NODE, at=datetime.now(UTC))))
+        await lab.ask(SUBJECTS.probe(NODE), encode(Probe(node=NODE, at=datetime.now(UTC), register=True)))
+        first, second = await lab.lifecycle(Registered, 2)
+        assert (first.boot_id, first.registration.gpus) == (second.boot_id, second.registration.gpus)
+        assert second.sequence > first.sequence
+        await asyncio.sleep(0.3)
+        assert len(await lab.lifecycle(Registered, 2)) == 2
+
+
+async def test_a_probe_that_asks_for_it_makes_the_agent_report_its_faults_again_as_they_were(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pulse, "ASKED_SPREAD_S", 0.0)
+    async with lab.running():
+        lab.kernel.printk(LOST)
+        [first] = await lab.health(1)
+        for count in (2, 3):
+            await lab.ask(SUBJECTS.probe(NODE), encode(Probe(node=NODE, at=datetime.now(UTC), register=True)))
+            assert await lab.health(count) == [first] * count
+
+
 async def test_garbage_is_counted_and_harms_nothing(lab: Lab) -> None:
     async with lab.running() as agent:
         for subject in (SUBJECTS.probe(NODE), SUBJECTS.command(NODE)):

@@ -183,6 +183,75 @@ async def test_a_broken_stream_is_taken_up_behind_the_last_event() -> None:
     assert (found[0].kind, found[0].raw["cause"]) == ("node.failed", "xid-79")
 
 
+async def test_a_stream_that_breaks_before_its_first_event_is_taken_up_where_it_began() -> None:
+    asked: list[dict[str, str]] = []
+    begins = [{"Navarch-After": "41", "Navarch-Stream": "7"}, {"Navarch-After": "41", "Navarch-Stream": "7"}]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(dict(request.url.params))
+        return httpx.Response(200, headers=begins.pop(0), stream=Breaking(b"\n", *([line(42)] if not begins else [])))
+
+    broke: list[str] = []
+    async for item in client(handler).follow_events(retry_s=0.001, on_break=broke.append):
+        assert item.sequence == 42
+        break
+    assert asked == [{"follow": "1"}, {"follow": "1", "after": "41", "stream": "7"}]
+    assert broke == ["broken"]
+
+
+async def test_a_stream_since_some_time_ago_begins_again_at_that_same_time() -> None:
+    asked: list[str | None] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("since"))
+        return httpx.Response(
+            200,
+            headers={"Navarch-Since": "2026-01-01T00:00:00+00:00"},
+            stream=Breaking(*([line(1)] if asked[1:] else [])),
+        )
+
+    async for _ in client(handler).follow_events(since="2h", retry_s=0.001):
+        break
+    assert asked == ["2h", "2026-01-01T00:00:00+00:00"]
+
+
+async def test_a_stream_made_anew_is_read_from_its_beginning_and_its_lower_sequences_count() -> None:
+    asked: list[str | None] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("after"))
+        if len(asked) == 1:
+            return httpx.Response(
+                200, headers={"Navarch-After": "900", "Navarch-Stream": "1"}, stream=Breaking(line(901))
+            )
+        if len(asked) == 2:
+            return httpx.Response(200, headers={"Navarch-After": "0", "Navarch-Stream": "2"}, stream=Breaking(line(3)))
+        return httpx.Response(200, stream=Breaking(line(4)))
+
+    found: list[int] = []
+    async for item in client(handler).follow_events(retry_s=0.001):
+        found.append(item.sequence)
+        if len(found) == 3:
+            break
+    assert (found, asked) == ([901, 3, 4], [None, "901", "3"])
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+async def test_a_gateway_that_cannot_serve_is_asked_again_once_the_stream_had_begun(status: int) -> None:
+    answers = [
+        httpx.Response(200, stream=Breaking(line(1))),
+        httpx.Response(status, text="<html>no server is available</html>"),
+        httpx.Response(200, stream=Breaking(line(2))),
+    ]
+    broke: list[str] = []
+    stream = client(lambda _: answers.pop(0)).follow_events(retry_s=0.001, on_break=broke.append)
+    assert [(await anext(stream)).sequence, (await anext(stream)).sequence] == [1, 2]
+    assert len(broke) == 2
+    with pytest.raises(ClientError):
+        async for _ in client(lambda _: httpx.Response(status, text="no")).follow_events():
+            pass
+
+
 async def test_a_refused_stream_is_an_error_not_a_loop() -> None:
     problem = {"title": "Bad Request", "status": 400, "code": "bad-type", "detail": "no type"}
     with pytest.raises(ApiError, match="no type"):

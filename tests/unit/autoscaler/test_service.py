@@ -16,14 +16,18 @@ from navarch_common.clock import ManualClock
 from navarch_common.events.codec import encode
 from navarch_common.events.kinds import MessageRejected, PoolResized
 from navarch_common.events.messages import Heartbeat
+from navarch_common.guards import hold_key
 from navarch_common.model.base import Key
+from navarch_common.model.cluster import META, SafeMode
 from navarch_common.model.gpu import GpuSample
 from navarch_common.model.node import NODE, Phase
 from navarch_common.model.pool import POOL, PoolRecord
 from navarch_common.model.wish import POOL_WISH, PoolWish, Wish
 from navarch_common.rejects import Rejects
 from navarch_common.store.base import Beat, Stored
+from support import guards
 from support.deps import make_deps, running, until
+from support.provisioner_pools import instance
 
 QUEUED = """
 providers: {local: {type: local}}
@@ -31,7 +35,7 @@ pools:
   training: {provider: local, instance_type: h100-8x, min_nodes: 3, max_nodes: 10, cooldown: 0s,
              autoscaling: {type: queue, jobs_per_node: 10}}
 """
-REACTIVE = QUEUED.replace("type: queue, jobs_per_node: 10", "type: reactive")
+REACTIVE = QUEUED.replace("type: queue, jobs_per_node: 10", "type: reactive").replace("cooldown: 0s", "cooldown: 5m")
 KEY: Key[PoolRecord] = POOL.key("training")
 
 
@@ -60,6 +64,24 @@ async def test_a_new_pool_gets_its_minimum(world: World) -> None:
     async with running(service_of(world)):
         record = await Watch(world).desired(3)
     assert record.code == "first-seen"
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["in safe mode", "safe mode is over, and not known here yet"])
+async def test_only_in_safe_mode_a_machine_that_is_there_counts_as_found_again(world: World, over: bool) -> None:
+    stored = await world.store.get(META.key())
+    assert stored is not None
+    safe = SafeMode(since=world.clock.now(), code="store-rolled-back", reason="it was rolled back")
+    await world.plant((META.key(), structs.replace(stored.record, safe_mode=safe)))
+    await world.life.step()
+    assert world.life.record.safe_mode is not None
+    named = [f"training-{number}" for number in range(5)]
+    nodes = [structs.replace(node_record(name), instance=instance(name)) for name in named]
+    await world.plant(*((NODE.key(node.node), node) for node in nodes))
+    if over:
+        await world.plant((META.key(), structs.replace(stored.record, safe_mode=None)))
+    async with running(service_of(world)):
+        record = await Watch(world).desired(3 if over else 5)
+    assert record.code == ("first-seen" if over else "safe-mode")
 
 
 async def test_a_published_depth_of_forty_makes_four_nodes_and_tells_of_it(world: World) -> None:
@@ -218,3 +240,28 @@ async def test_reactive_follows_utilization_from_heartbeats(world: World) -> Non
     async with running(service_of(world, REACTIVE)):
         record = await Watch(world).desired(4)
     assert "97 %" in record.reason
+
+
+async def test_a_pool_that_is_held_is_not_resized_until_it_is_released(world: World) -> None:
+    async with running(service_of(world)):
+        await Watch(world).desired(3)
+        await world.plant((hold_key(pool="training"), guards.hold(1, until=None)))
+        await world.bus.publish("navarch.metrics.queue.training", b"90")
+        await asyncio.sleep(0.2)
+        watch = Watch(world)
+        record = await watch.desired(3)
+        assert record.limited is not None
+        assert record.limited.code == "held"
+        await world.plant((hold_key(pool="training"), guards.hold(2, active=False)))
+        await world.bus.publish("navarch.metrics.queue.training", b"91")
+        await watch.desired(7)
+
+
+async def test_a_hold_that_only_the_bus_has_kept_holds_the_size(world: World) -> None:
+    service = service_of(world)
+    await service._guards.publish([guards.hold(1, until=None)])
+    async with running(service):
+        await Watch(world).desired(3)
+        await world.bus.publish("navarch.metrics.queue.training", b"90")
+        await asyncio.sleep(0.2)
+        assert (await Watch(world).desired(3)).limited is not None

@@ -3,13 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from navarch_autoscaler.sizing import Sizing, first_record, size
-from navarch_autoscaler.strategies.base import Demand, PoolInputs, strategy
+from navarch_autoscaler.strategies.base import Demand, Found, PoolInputs, strategy
 from navarch_common.config.autoscaling import QueueAutoscaling
 from navarch_common.config.pools import PoolConfig
 from navarch_common.config.units import Share
-from navarch_common.model.pool import Pause, PoolRecord
+from navarch_common.model.pool import Guard, Pause, PoolRecord
 from navarch_common.model.wish import Wish
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -41,6 +42,8 @@ def sized(
     queue: int | None = None,
     now: datetime = NOW,
     heard_at: datetime | None = None,
+    hold: Guard | None = None,
+    found: int | None = None,
 ) -> Sizing:
     inputs = PoolInputs(
         pool="training",
@@ -52,9 +55,10 @@ def sized(
         coming=0,
         demand=None if queue is None else Demand(queue, 1, heard_at=heard_at),
         utilization=None,
+        found=None if found is None else Found(found, NOW - timedelta(seconds=60)),
     )
-    found = strategy(config.autoscaling) if config.autoscaling else None
-    return size(before, config, found, inputs, wishes, cluster="default", generation=0)
+    chosen = strategy(config.autoscaling) if config.autoscaling else None
+    return size(before, config, chosen, inputs, wishes, cluster="default", generation=0, hold=hold)
 
 
 def test_a_new_pool_starts_with_its_minimum() -> None:
@@ -154,3 +158,62 @@ def test_one_message_raises_a_pool_by_one_step_however_often_it_is_looked_at() -
         current = sized(current, config, queue=400, now=now + timedelta(seconds=1), heard_at=heard).record
         sizes.append(current.desired)
     assert sizes == [3, 3, 3, 5, 5, 5]
+
+
+HOLD = Guard(
+    name="hold/pool/training", active=True, kind="hold", pool="training", number=1, actor="operator:ada", reason="audit",
+    at=NOW,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "config", "queue"),
+    [
+        pytest.param(record(3), QUEUED, 90, id="demand"),
+        pytest.param(record(3), structs.replace(QUEUED, min_nodes=5), None, id="a new minimum"),
+        pytest.param(record(12), PLAIN, None, id="a new maximum"),
+    ],
+)
+def test_a_held_pool_keeps_its_size_whatever_asks_for_another(
+    before: PoolRecord, config: PoolConfig, queue: int | None
+) -> None:
+    free, held = sized(before, config, queue=queue), sized(before, config, queue=queue, hold=HOLD)
+    assert free.record.desired != before.desired
+    assert held.record.desired == before.desired
+    assert held.record.limited is not None
+    assert (held.record.limited.code, "audit" in held.record.limited.text) == ("held", True)
+
+
+def test_an_operators_size_for_a_held_pool_is_refused_and_a_pause_is_not() -> None:
+    scaled = sized(record(3), PLAIN, wish("scale", nodes=5), hold=HOLD).record
+    assert (scaled.desired, scaled.answers["w1"].outcome, scaled.answers["w1"].code) == (3, "refused", "held")
+    assert sized(record(3), PLAIN, wish("pause"), hold=HOLD).record.paused is not None
+
+
+@pytest.mark.parametrize("config", [PLAIN, QUEUED], ids=["kept at its size", "sized by a queue nobody tells of"])
+def test_after_a_loss_what_was_found_again_is_wanted(config: PoolConfig) -> None:
+    after = sized(record(1), config, found=4)
+    assert (after.record.desired, after.record.code) == (4, "safe-mode")
+    again = sized(after.record, config, found=4)
+    assert (again.record.desired, again.changed) == (4, False)
+
+
+def test_what_was_found_again_is_wanted_within_the_bounds_and_never_lowers_what_is_wanted() -> None:
+    assert sized(record(1), PLAIN, found=40).record.desired == 10
+    assert sized(record(5), PLAIN, found=2).record.desired == 5
+
+
+def test_what_was_raised_for_a_machine_that_is_gone_after_all_is_lowered_again() -> None:
+    raised = sized(record(1), PLAIN, found=5)
+    assert sized(raised.record, PLAIN, found=4).record.desired == 4
+    assert sized(raised.record, PLAIN, found=0).record.desired == 1
+
+
+def test_fresh_demand_says_what_is_wanted_of_what_was_found_again() -> None:
+    assert sized(record(1), QUEUED, queue=20, found=6).record.desired == 2
+
+
+def test_an_operator_says_what_is_wanted_of_what_was_found_again() -> None:
+    lower = sized(record(1), PLAIN, wish("scale", nodes=2), found=6)
+    assert lower.record.desired == 2
+    assert sized(lower.record, PLAIN, found=6).record.desired == 2

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -272,3 +273,218 @@ def test_completion_names_its_shells() -> None:
 def test_help_describes_commands_of_other_packages_without_importing_them() -> None:
     result = navarch("http://127.0.0.1:9", "--help")
     assert "Run a whole fleet here" in result.output
+
+
+GUARD = {
+    "name": "hold/node/training-k7x2mpd", "kind": "hold", "active": True, "level": "all", "pool": "training",
+    "node": "training-k7x2mpd", "number": 3, "actor": "operator:ada", "reason": "fans", "at": AT, "until": AT,
+    "event_id": "0001-0", "revision": 1,
+}  # fmt: skip
+
+
+def test_a_hold_lasts_four_hours_unless_told_and_says_until_when(server: Server) -> None:
+    server.routes["POST hold"] = (200, GUARD)
+    result = navarch(server, "hold", "training-k7x2mpd", "--reason", "fans")
+    assert result.exit_code == 0, result.output
+    assert "training-k7x2mpd is held until 2026" in result.output
+    assert server.seen == [("POST hold", {"target": "training-k7x2mpd", "reason": "fans", "for_s": 14400.0})]
+
+
+def test_a_hold_needs_a_reason(server: Server) -> None:
+    result = navarch(server, "hold", "training-k7x2mpd")
+    assert result.exit_code == 2
+    assert "--reason" in result.output
+
+
+def test_a_guard_that_the_store_has_not_taken_yet_is_said_to_be_told_later(server: Server) -> None:
+    server.routes["POST release"] = (200, {**GUARD, "active": False, "event_id": "", "revision": 0})
+    result = navarch(server, "release", "training-k7x2mpd")
+    assert "is no longer held, its event follows when the store is back" in result.output
+
+
+def test_what_is_refused_by_a_hold_has_its_own_exit_status_and_says_how_to_go_on(server: Server) -> None:
+    detail = "training-k7x2mpd is held by operator:ada until 2026-01-01 16:00 UTC: fans; release it, or use force"
+    server.routes["POST nodes/training-k7x2mpd/wishes"] = (409, problem(409, "held", detail))
+    result = navarch(server, "terminate", "training-k7x2mpd", "--yes")
+    assert result.exit_code == 4
+    assert "release it, or use --force" in result.output
+
+
+CHANGE = {
+    "id": "c-0123456789",
+    "pool": "training",
+    "node": "training-k7x2mpd",
+    "act": "replace",
+    "text": "replace it",
+    "since": AT,
+}
+
+
+def test_an_approval_names_the_change_and_waits_for_its_answer_if_told(server: Server) -> None:
+    server.routes["POST changes/c-0123456789/wishes"] = (202, {**ACCEPTED, "verb": "approve", "pool": "training"})
+    answer = {"at": AT, "outcome": "done", "code": "approved", "reason": "approved, and done"}
+    server.routes["GET pools/training/wishes/r1"] = (200, {"request_id": "r1", "state": "answered", "answer": answer})
+    result = navarch(server, "approve", "c-0123456789", "--reason", "go", "--wait")
+    assert result.exit_code == 0, result.output
+    assert "c-0123456789: approve asked for, event 0001-0" in result.output
+    assert "approved, and done" in result.output
+    assert server.seen[0][1]["verb"] == "approve"
+
+
+def test_an_approved_configuration_is_of_no_pool_and_waited_for_by_nobody(server: Server) -> None:
+    server.routes["POST changes/c-0123456789/wishes"] = (202, {**ACCEPTED, "verb": "approve", "node": "", "pool": ""})
+    result = navarch(server, "approve", "c-0123456789", "--wait")
+    assert (result.exit_code, result.output) == (0, "c-0123456789: approve done, event 0001-0\n")
+
+
+TAKING = {
+    "pool": "training", "nodes": 3, "of": 4, "why": "max_nodes 4 -> 1", "named": [], "too_much": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preview", "said", "status"),
+    [
+        pytest.param({"takings": [TAKING], "held": True}, "would wait for `navarch approve`", 2, id="too much"),
+        pytest.param({"takings": [], "held": False}, "at once, as generation 8", 0, id="nothing"),
+        pytest.param({"takings": [], "held": False, "in_force": True}, "as generation 7", 0, id="in force"),
+        pytest.param({"takings": [], "held": False, "retires": ["old"]}, "pool old leaves the file", 0, id="retiring"),
+    ],
+)
+def test_plan_says_what_a_configuration_would_take(
+    server: Server, tmp_path: Path, preview: dict[str, Any], said: str, status: int
+) -> None:
+    server.routes["POST config/preview"] = (200, {"generation": 7, "in_force": False, **preview})
+    file = tmp_path / "new.yaml"
+    file.write_text("pools: {}\n")
+    result = navarch(server, "plan", "--config", str(file), "--exit-code")
+    assert said in result.output
+    assert result.exit_code == status
+    assert server.seen[0][1] == {"text": "pools: {}\n", "source": "new.yaml"}
+
+
+def test_plan_of_a_configuration_that_is_wrong_says_where(server: Server, tmp_path: Path) -> None:
+    server.routes["POST config/preview"] = (422, problem(422, "bad-config", "new.yaml:1:1: unknown key 'pool'"))
+    (tmp_path / "new.yaml").write_text("pool: {}\n")
+    result = navarch(server, "plan", "-c", str(tmp_path / "new.yaml"))
+    assert result.exit_code == 1
+    assert "new.yaml:1:1: unknown key 'pool'" in result.output
+    assert navarch(server, "plan", "-c", str(tmp_path / "none.yaml")).exit_code == 2
+    assert navarch(server, "plan", "training", "-c", str(tmp_path / "new.yaml")).exit_code == 2
+
+
+def test_a_word_about_several_changes_ends_with_the_worst_status_of_them(server: Server) -> None:
+    server.routes["POST changes/c-0123456789/wishes"] = (202, {**ACCEPTED, "verb": "cancel", "pool": "training"})
+    result = navarch(server, "cancel", "c-9999999999", "c-0123456789")
+    assert result.exit_code == 1
+    assert "c-9999999999: " in result.output
+    assert "c-0123456789: cancel asked for" in result.output
+
+
+def test_a_pool_shows_its_open_breaker_its_limits_and_what_waits(server: Server) -> None:
+    breaker = {"since": AT, "code": "too-many-unhealthy", "reason": "3 of 5 nodes are unhealthy", "retry_at": AT}
+    server.routes["GET pools/training"] = (
+        200,
+        {
+            "pool": "training", "as_of": AT, "automation": "approve", "changes": [CHANGE],
+            "supply": {"breaker": breaker, "limits": [{"key": "limits.nodes", "since": AT}]},
+        },
+    )  # fmt: skip
+    result = navarch(server, "pool", "status", "training")
+    assert result.exit_code == 0, result.output
+    for text in ("3 of 5 nodes are unhealthy; a canary at", "limits.nodes reached for", "approve", "c-0123456789"):
+        assert text in result.output, text
+
+
+def test_closing_a_breaker_is_a_wish_about_the_pool(server: Server) -> None:
+    server.routes["POST pools/training/wishes"] = (
+        202,
+        {**ACCEPTED, "verb": "close-breaker", "node": "", "pool": "training"},
+    )
+    result = navarch(server, "pool", "close-breaker", "training", "--reason", "it was the policy")
+    assert result.exit_code == 0, result.output
+    assert server.seen[0][1]["verb"] == "close-breaker"
+
+
+STATUS = {
+    "cluster": "test", "installation": "i", "version": "1", "instance": "gw-1-a", "ready": True, "as_of": AT,
+    "outbox_events": 2, "outbox_oldest_s": 90.0,
+    "backlog": [{"stream": "S", "consumer": "health", "pending": 0}, {"stream": "S", "consumer": "provisioner", "pending": None}],
+    "leases": [{"name": "provisioner/training", "owner": "p-1-a", "expires_at": AT, "fence": 4711}],
+    "verdicts_suspended": {"h-1-a": "the bus was away"},
+    "members": [
+        {"service": "provisioner", "instance": "p-1-a", "host": "p", "since": AT, "at": AT, "ready": True, "holds": ["training"],
+         "results": [{"name": "provisioner/sweep", "at": AT, "took_s": 0.5, "outcome": "failed", "error": "cloud away", "failures": 3}]},
+    ],
+}  # fmt: skip
+
+
+def test_status_shows_copies_what_they_hold_and_what_went_wrong(server: Server) -> None:
+    server.routes["GET status"] = (200, STATUS)
+    said = navarch(server, "status").output
+    assert "2 events waiting, the oldest for 1m30s" in said
+    assert "health 0, provisioner unknown" in said
+    assert "h-1-a: the bus was away" in said
+    assert "provisioner/sweep failed 3 times: cloud away" in said
+    assert "4711" not in said
+    wide = navarch(server, "status", "-o", "wide").output
+    assert "4711" in wide
+    assert "500 ms" in wide
+    assert json.loads(navarch(server, "status", "-o", "json").output)["members"][0]["holds"] == ["training"]
+
+
+LETTER = {
+    "sequence": 7, "at": AT, "code": "undecodable", "error": "no JSON [at all]", "subject": "navarch.reports.n1.health", "deliveries": 1,
+}  # fmt: skip
+
+
+def test_dead_letters_are_listed_and_put_back(server: Server) -> None:
+    server.routes["GET dead"] = (200, {"items": [LETTER], "as_of": AT})
+    assert "no JSON [at all]" in navarch(server, "events", "--dead", "--since", "2h").output
+    assert "since=" in server.seen[0][0]
+    assert json.loads(navarch(server, "events", "--dead", "-o", "json").output)[0]["sequence"] == 7
+    server.routes["POST dead/replay"] = (200, {"items": [{"sequence": 7, "outcome": "stored"}], "as_of": AT})
+    done = navarch(server, "events", "--dead", "--replay", "7", "--yes")
+    assert (done.exit_code, "stored" in done.output) == (0, True)
+    assert server.seen[-1][1]["sequences"] == [7]
+    navarch(server, "events", "--dead", "--replay", "all", "--yes")
+    assert server.seen[-1][1]["all"] is True
+
+
+def test_a_dead_letter_that_was_not_put_back_is_a_failure(server: Server) -> None:
+    refused = {"sequence": 7, "outcome": "refused", "detail": "no"}
+    server.routes["POST dead/replay"] = (200, {"items": [refused], "as_of": AT})
+    assert navarch(server, "events", "--dead", "--replay", "7", "--yes").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--replay", "7"), "--replay needs --dead"),
+        (("--dead", "--replay", "7"), "add --yes"),
+        (("--dead", "--replay", "x,7", "--yes"), "expected sequences"),
+        (("--dead", "--follow"), "--dead goes with"),
+        (("--dead", "--pool", "training"), "--dead goes with"),
+    ],
+)
+def test_a_wrong_word_about_dead_letters_is_a_wrong_command(
+    server: Server, arguments: tuple[str, ...], says: str
+) -> None:
+    result = navarch(server, "events", *arguments)
+    assert (result.exit_code, says in result.output) == (2, True), result.output
+
+
+def test_the_audit_shows_who_did_what_and_what_changed(server: Server) -> None:
+    entry = {
+        "id": "7-1", "at": AT, "actor": "operator:ada", "action": "freeze", "result": "done", "reason": "cut-over [2]",
+        "before": {"active": "False"}, "after": {"active": "True", "level": "all"}, "request_id": "r-1",
+    }  # fmt: skip
+    server.routes["GET audit"] = (200, {"items": [entry], "as_of": AT, "truncated": True})
+    said = navarch(server, "audit", "--actor", "operator:ada", "--node", "n1", "--since", "2h").output
+    assert "cut-over [2]" in said
+    assert "there are more than 100" in said
+    assert "actor=operator%3Aada" in server.seen[0][0]
+    assert "active: False → True, level: - → all" in navarch(server, "audit", "-o", "wide").output
+    assert json.loads(navarch(server, "audit", "-o", "json").output)[0]["request_id"] == "r-1"
+    server.routes["GET audit"] = (200, {"items": [], "as_of": AT})
+    assert navarch(server, "audit", "-o", "json").output == "[]\n"

@@ -1,5 +1,6 @@
 """Whatever comes in at the HTTP door, the answer is a problem that names the mistake, never a 500."""
 
+import gzip
 import json
 from typing import Any
 
@@ -59,6 +60,10 @@ JSON = {"Content-Type": "application/json"}
         ("POST", WISH, {"content": b"[" * 100_000, "headers": JSON}, 400, "bad-json", "no JSON"),
         ("POST", WISH, {"content": b'{"verb":"cordon"}'}, 415, "unsupported-media-type", "application/json"),
         ("POST", WISH, {"content": b" " * (1 << 20) + b"{}", "headers": JSON}, 413, "too-large", "1048576 bytes"),
+        ("POST", "/pools/training/wishes", {"json": {"verb": "scale", "nodes": -1}}, 422, "bad-field", "nodes"),
+        ("POST", "/pools/training/wishes", {"json": {"verb": "scale", "nodes": 10**9}}, 422, "out-of-bounds", "nodes"),
+        ("POST", "/pools/training/wishes", {"json": {"verb": "scale", "nodes": 10**30}}, 422, "bad-field", "nodes"),
+        ("POST", "/pools/training/wishes", {"json": {"verb": "scale", "nodes": 1.5}}, 422, "bad-field", "nodes"),
         ("POST", "/freeze", {"json": {"reason": "x", "level": "some"}}, 422, "bad-field", "level"),
         ("POST", "/freeze", {"json": {}}, 422, "bad-field", "reason"),
         ("POST", "/freeze", {"json": {"reason": "x", "pool": "nobody"}}, 404, "not-found", "no pool 'nobody'"),
@@ -89,6 +94,21 @@ async def test_a_body_that_never_ends_is_cut_off(gateway: GatewayWorld) -> None:
     assert sent < 2 << 20
 
 
+async def test_a_compressed_body_is_not_unpacked(gateway: GatewayWorld) -> None:
+    """A kilobyte may stand for a gigabyte: nobody here unpacks anything, whatever the header says."""
+    bomb = gzip.compress(b'{"verb": "cordon", "reason": "' + b"x" * (8 << 20) + b'"}')
+    assert len(bomb) < 20_000
+    problem = await gateway.refused("POST", WISH, content=bomb, headers=JSON | {"Content-Encoding": "gzip"})
+    assert (problem["status"], problem["code"]) == (400, "bad-json")
+
+
+async def test_words_that_a_shell_would_run_are_kept_as_they_are(gateway: GatewayWorld) -> None:
+    reason = "'; rm -rf / ; $(reboot) `halt` ${HOME} && \\u0041 <b>&amp;</b> %s {0}"
+    await gateway.client.wish_node("n1", "cordon", reason=reason)
+    (event,) = await gateway.world.events("operator.action")
+    assert reason in event.reason
+
+
 async def test_what_nobody_expected_says_nothing_of_our_insides(
     gateway: GatewayWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,14 +124,14 @@ async def test_what_nobody_expected_says_nothing_of_our_insides(
 TEXT = st.text(max_size=40)
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 KNOWN_FIELD = st.sampled_from(
-    ["verb", "reason", "force", "request_id", "expires_in_s", "nodes", "for_s", "level", "pool"]
+    ["verb", "reason", "force", "request_id", "expires_in_s", "nodes", "for_s", "level", "pool", "text"]
 )
 LIKELY = SCALAR | st.sampled_from(["cordon", "terminate", "scale", "pause", "all", "training"])
 BODY = st.dictionaries(KNOWN_FIELD | TEXT, LIKELY | st.lists(SCALAR, max_size=3), max_size=6)
 PATH = st.sampled_from(
     ["/nodes", "/nodes/n1", "/nodes/n1/explain", WISH, "/nodes/n1/wishes/r", "/nodes/n1/inject", "/instances", "/pools",
      "/pools/training", "/pools/training/explain", "/pools/burst/wishes", "/pools/burst/wishes/r", "/plan", "/freeze",
-     "/unfreeze", "/guards", "/config", "/version", "/status", "/events"]
+     "/unfreeze", "/guards", "/config", "/config/preview", "/version", "/status", "/events"]
 ) | st.builds(lambda parts: "/" + "/".join(parts), st.lists(TEXT, max_size=4))  # fmt: skip
 PARAMETER = st.sampled_from(
     ["pool", "node", "limit", "page_token", "since", "type", "label", "all", "status", "health", "dry_run", "after"]

@@ -18,7 +18,7 @@ from navarch_common.store.base import Commit
 from navarch_gateway.explain import story
 from navarch_gateway.history import as_line
 from navarch_gateway.http.events import Events
-from support.gateway_world import START, GatewayWorld, node
+from support.gateway_world import START, GatewayWorld, answering, node
 
 
 def event(kind: type[Event], at_s: float = 0.0, **fields: Any) -> Event:
@@ -76,7 +76,8 @@ async def test_old_events_are_found_when_there_are_no_newer_ones(gateway: Gatewa
 
 
 async def next_lines(events: Events, gateway: GatewayWorld, count: int, query: Any, after: int | None) -> list[Any]:
-    stream = events._lines(gateway.service.fleet, query, after)
+    fleet = gateway.service.fleet
+    stream = events._lines(fleet, query, await fleet.history.place(query, after))
     found: list[Any] = []
     async with asyncio.timeout(5):
         async for line in stream:
@@ -98,6 +99,43 @@ async def test_a_follower_is_resumed_behind_the_last_event_that_it_saw(gateway: 
     assert second["sequence"] == first + 1
 
 
+async def test_a_follower_is_told_where_its_stream_begins_before_anything_happened(gateway: GatewayWorld) -> None:
+    """One that breaks before its first event would otherwise begin again at whatever is new by then."""
+    from navarch_gateway.asks import EventQuery
+
+    history = gateway.service.fleet.history
+    await tell(gateway, event(NodeFailed, node="n1"))
+    now = await history.place(EventQuery(), None)
+    await tell(gateway, event(NodeFailed, node="n2"))
+    again = await history.place(EventQuery(), now.after, now.stream)
+    assert again == now
+    begin, second = await next_lines(Events(), gateway, 2, EventQuery(), again.after)
+    assert (begin, second["node"]) == (None, "n2")
+    since = await history.place(EventQuery(since=START), None)
+    assert (since.after, since.since) == (None, START)
+
+
+async def test_a_follower_of_a_stream_that_was_made_anew_hears_all_that_is_in_the_new_one(
+    gateway: GatewayWorld,
+) -> None:
+    from navarch_gateway.asks import EventQuery
+
+    history = gateway.service.fleet.history
+    await tell(gateway, *(event(NodeFailed, node=f"n{number}") for number in (1, 2, 3)))
+    before = await history.place(EventQuery(), None)
+    assert before.after == 3
+    gateway.world.buses.streams.clear()
+    gateway.world.advance(60)
+    await gateway.world.bus.ensure_streams(gateway.world.subjects.streams())
+    await tell(gateway, event(NodeFailed, node="n4"))
+    assert (await history.place(EventQuery(), before.after, before.stream)).after == 0
+    assert (
+        await history.place(EventQuery(), before.after)
+    ).after == 0  # a client that hands back no more than a number
+    await tell(gateway, *(event(NodeFailed, node=f"n{number}") for number in (5, 6, 7)))
+    assert (await history.place(EventQuery(), before.after, before.stream)).after == 0
+
+
 async def test_a_silent_stream_says_that_it_lives(gateway: GatewayWorld) -> None:
     from navarch_gateway.asks import EventQuery
 
@@ -111,7 +149,7 @@ async def test_no_more_followers_than_there_is_room_for(gateway: GatewayWorld) -
     from navarch_gateway.refusal import Refused
 
     with pytest.raises(Refused, match="follow events already"):
-        await Events(followers_max=0)._follow(gateway.service.fleet, EventQuery(), None)
+        await Events(followers_max=0)._follow(gateway.service.fleet, EventQuery(), None, "")
 
 
 async def test_a_message_that_is_no_event_does_not_break_a_list(gateway: GatewayWorld) -> None:
@@ -186,20 +224,6 @@ def test_a_reason_far_from_its_events_time_is_a_reason_of_its_own() -> None:
     said = event(NodeCordoned, node="n3")
     old = Reason(at=START - timedelta(hours=1), code="x", text=said.reason, actor="provisioner")
     assert len(story([said, said], [old, old])) == 2
-
-
-async def answering(gateway: GatewayWorld, subject: str, reply: bytes) -> "asyncio.Task[None]":
-    listening = asyncio.Event()
-
-    async def serve() -> None:
-        async with gateway.world.bus.subscribe(subject) as requests:
-            listening.set()
-            async for request in requests:
-                await gateway.world.bus.reply(request, reply)
-
-    task = asyncio.create_task(serve())
-    await listening.wait()
-    return task
 
 
 async def test_the_plan_is_the_provisioners_word(gateway: GatewayWorld) -> None:

@@ -12,6 +12,7 @@ from navarch_common.config.problems import ConfigError
 from navarch_common.config.watch import watch
 from navarch_common.events.kinds import ConfigApplied, ConfigRejected
 from navarch_common.model.cluster import CONFIG
+from navarch_gateway.config_keeper import ConfigKeeper
 from navarch_gateway.proposer import Proposer
 from support.gateway_world import CONFIG as TEXT
 from support.gateway_world import make_deps
@@ -132,3 +133,53 @@ async def generation_is(world: World, generation: int) -> bool:
 
 async def told(world: World, kind: str, times: int) -> bool:
     return len(await world.events(kind)) == times
+
+
+async def test_a_store_that_has_lost_the_configuration_gets_it_back_under_the_same_generation(
+    world: World, file: Path
+) -> None:
+    deps = make_deps(world)
+    await Proposer(deps, file, {}).first()
+    await replaced(file, TEXT.replace("max_nodes: 5", "max_nodes: 6"))
+    await Proposer(deps, file, {}).first()
+    before = (await world.found(CURRENT)).record
+    world.stores.lose_everything()
+    world.advance(1)
+    await world.life.step()
+    await asyncio.gather(*(ConfigKeeper(make_deps(world)).kept() for _ in range(3)))
+    assert (await world.found(CURRENT)).record == before
+    assert (await world.found(CONFIG.key("2"))).record == before
+    assert [event.code for event in await world.events("cluster.config-applied")][-1] == "config-restored"
+    assert len(await world.events("cluster.config-applied")) == 3
+
+
+async def test_a_file_proposed_after_a_rollback_is_compared_with_what_was_in_force(world: World, file: Path) -> None:
+    deps = make_deps(world)
+    await Proposer(deps, file, {}).first()
+    backup = world.stores.backup()
+    await replaced(file, TEXT.replace("max_nodes: 5", "max_nodes: 6"))
+    await Proposer(deps, file, {}).first()
+    world.stores.roll_back(backup)
+    await world.life.step()
+    await replaced(file, TEXT.replace("max_nodes: 5", "max_nodes: 7"))
+    await Proposer(deps, file, {}).first()
+    assert (await world.found(CURRENT)).record.generation == 3  # type: ignore[attr-defined]
+    await deps.config.refresh()
+    assert deps.config.current.generation == 3
+
+
+async def test_a_gateway_that_runs_puts_the_configuration_back_in_a_new_life_of_the_store(
+    world: World, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("navarch_gateway.config_keeper.LOOK_S", 0.01)
+    deps = make_deps(world)
+    await Proposer(deps, file, {}).first()
+    keeping = asyncio.create_task(ConfigKeeper(deps).run())
+    await asyncio.sleep(0.05)
+    world.stores.lose_everything()
+    await asyncio.sleep(0.05)
+    assert await world.store.get(CURRENT) is None, "it is bound to the life before"
+    await world.life.step()
+    await asyncio.sleep(0.1)
+    assert (await world.found(CURRENT)).record.generation == 1  # type: ignore[attr-defined]
+    keeping.cancel()

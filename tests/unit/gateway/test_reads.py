@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
+from fixtures.records import pool_resized
+from navarch_common.copies import CopyReport, Result
+from navarch_common.events import encode
 from navarch_common.model.health import HEALTH, HealthStatus
 from navarch_common.model.node import NODE
 from navarch_common.model.pool import POOL
+from navarch_common.store.base import Commit
 from support.gateway_world import GatewayWorld, health, node, pool_record
 
 NODE_FIELDS = {
@@ -191,6 +195,38 @@ async def test_the_cluster_tells_how_it_is(gateway: GatewayWorld) -> None:
     assert status.services["gateway"]["config_error"] == ""
     version = await gateway.client.version()
     assert (version.cluster, version.installation) == ("test", "installation")
+
+
+async def test_the_cluster_tells_of_every_copy_what_it_said_and_what_it_holds(gateway: GatewayWorld) -> None:
+    report = CopyReport(
+        service="health", instance="gpu-host-7-41-abcdef", version="1.2", since=gateway.world.clock.now(),
+        at=gateway.world.clock.now(), ready=True, config_generation=3, facts={"verdicts_suspended": "the bus was away"},
+        results=(Result(name="health", at=gateway.world.clock.now(), took_s=0.01, outcome="failed", error="no", failures=2),),
+    )  # fmt: skip
+    store = gateway.world.store
+    await store.announce("health/gpu-host-7-41-abcdef", encode(report), timedelta(seconds=3))
+    await store.announce("health/of-a-later-release", b'{"service": 7}', timedelta(seconds=3))
+    lease = await store.acquire("provisioner/_fleet", "old-1-2", timedelta(seconds=3))
+    await gateway.refresh()
+    status = await gateway.client.status()
+    health, provisioner = (copy for copy in status.members if copy.service != "gateway")
+    assert (health.host, health.ready, health.version, health.config_generation) == ("gpu-host-7", True, "1.2", 3)
+    assert [(last.name, last.outcome, last.failures) for last in health.results] == [("health", "failed", 2)]
+    assert status.verdicts_suspended == {"gpu-host-7-41-abcdef": "the bus was away"}
+    assert (provisioner.instance, provisioner.holds, provisioner.at) == ("old-1-2", ("_fleet",), None)
+    assert lease is not None
+    assert status.leases[0].fence == lease.fence
+    gateway.world.advance(4)
+    await gateway.refresh()
+    assert [copy.service for copy in (await gateway.client.status()).members] == ["gateway"]
+
+
+async def test_the_cluster_tells_how_long_events_have_waited(gateway: GatewayWorld) -> None:
+    await gateway.world.store.commit(Commit(emit=(pool_resized(),)))
+    gateway.world.advance(12)
+    await gateway.refresh()
+    status = await gateway.client.status()
+    assert (status.outbox_events, status.outbox_oldest_s) == (1, 12.0)
 
 
 async def test_pages_are_stable_while_nodes_come_and_go() -> None:

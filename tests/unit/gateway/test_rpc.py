@@ -92,6 +92,9 @@ async def test_a_wish_over_grpc_is_a_wish(gateway: GatewayWorld, rpc: Rpc) -> No
     assert (frozen.number, frozen.level) == (1, "all")
     assert not (await rpc.fleet.Unfreeze(pb.UnfreezeRequest(), timeout=5)).active
     assert len((await rpc.fleet.ListGuards(pb.ListGuardsRequest(), timeout=5)).items) == 1
+    held = await rpc.fleet.Hold(pb.HoldRequest(target="n1", reason="fans", for_s=60), timeout=5)
+    assert (held.kind, held.node, held.number) == ("hold", "n1", 3)
+    assert not (await rpc.fleet.Release(pb.ReleaseRequest(target="n1"), timeout=5)).active
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,14 @@ def test_a_node_is_unknown_until_a_registered_agent_reports_a_driver_that_answer
     assert change.events == ()
 
 
+def test_what_another_copy_has_just_heard_is_not_contradicted_by_one_that_did_not() -> None:
+    heard = life.heard(silent(), node(), BOOT, "ok", context(37))
+    assert heard is not None
+    assert life.fell_silent(heard.record, node(), T0, context(37), timeout_s=15) is None
+    assert life.fell_silent(heard.record, node(), T0, context(51), timeout_s=15) is None
+    assert life.fell_silent(heard.record, node(), T0, context(52), timeout_s=15) is not None
+
+
 @pytest.mark.parametrize("state", ["missing", "hung", "unknown", "nonsense"])
 def test_a_node_without_a_driver_is_never_healthy(state: str) -> None:
     change = life.heard(record(), node(), BOOT, state, context())

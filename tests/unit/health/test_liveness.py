@@ -129,3 +129,57 @@ def test_pools_do_not_answer_for_one_another() -> None:
 def test_longest_silent_goes_first() -> None:
     lives = (suspect("b", last_heard=T0 - seconds(9)), suspect("a"), well("w"))
     assert verdicts(*lives, at=LATE) == {"b": "failed", "a": "held"}
+
+
+# --- a zone that goes dark ---
+
+ZONE = "aws/us-east-1/us-east-1a"
+
+
+def in_zone(count: int, made: Any, zone: str = ZONE, **fields: Any) -> tuple[Life, ...]:
+    return tuple(made(f"{zone[-1]}{n:03d}", zone=zone, **fields) for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("silent", "of", "dark"),
+    [
+        pytest.param(20, 20, True, id="all of it"),
+        pytest.param(11, 20, True, id="more than half"),
+        pytest.param(10, 20, False, id="half"),
+        pytest.param(4, 4, True, id="a small zone"),
+        pytest.param(3, 3, False, id="as few as fail by themselves"),
+    ],
+)
+def test_a_zone_that_is_silent_as_a_whole_is_no_machines_fault(silent: int, of: int, dark: bool) -> None:
+    lives = in_zone(silent, suspect)
+    ruling = rule_on_silence(
+        (*lives, *in_zone(500, well, "aws/us-east-1/us-east-1b")), T0 + seconds(LATE), PATIENCE, fleet=1000,
+        zones={ZONE: of},
+    )  # fmt: skip
+    assert bool(ruling.dark) is dark
+    assert (ruling.mass, ruling.rest) == ("", ""), "it is far from a twentieth of the fleet"
+    assert {decision.verdict for decision in ruling.decisions} == ({"held"} if dark else {"failed"})
+
+
+def test_a_dark_zone_holds_back_no_verdict_on_others_and_no_word_of_the_provider() -> None:
+    lives = (
+        *in_zone(10, suspect), suspect("gone", zone=ZONE, gone_at=T0 + seconds(9)), suspect("x"),
+        *in_zone(500, well, "aws/us-east-1/us-east-1b"),
+    )  # fmt: skip
+    ruling = rule_on_silence(lives, T0 + seconds(LATE), PATIENCE, fleet=1000, zones={ZONE: 11})
+    said = {decision.node: decision.verdict for decision in ruling.decisions}
+    assert (said["gone"], said["x"], said["a000"]) == ("gone", "failed", "held")
+
+
+def test_silence_until_its_zone_came_back_proves_nothing_of_a_node() -> None:
+    lives = (suspect("n", zone=ZONE, dark_at=T0 + seconds(LATE - 10)), *OTHERS)
+    assert verdicts(*lives, at=LATE) == {}
+    assert verdicts(*lives, at=LATE + 300) == {"n": "failed"}
+
+
+def test_what_one_zone_explains_is_not_told_as_the_fleets_trouble_too() -> None:
+    lives = (*in_zone(60, quiet), *in_zone(40, well, "aws/us-east-1/us-east-1b"))
+    ruling = rule_on_silence(lives, T0 + seconds(20), PATIENCE, fleet=100, zones={ZONE: 60})
+    assert ruling.mass
+    assert list(ruling.dark) == [ZONE]
+    assert ruling.rest == ""

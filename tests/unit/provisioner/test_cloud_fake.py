@@ -91,6 +91,13 @@ async def test_a_question_without_a_proper_answer_is_upstream_and_never_none(tmp
                 await ask
 
 
+@pytest.mark.parametrize("body", [b'{"machines": [], "total": 2}', b'{"machines": [], "total": -1}'])
+async def test_a_list_with_fewer_machines_than_it_says_is_upstream_and_never_empty(tmp_path: Path, body: bytes) -> None:
+    async with answering(tmp_path, http(200, body)) as cloud:
+        with pytest.raises(Upstream, match="broke off"):
+            await cloud.list_machines("c")
+
+
 async def test_a_cloud_that_does_not_answer_in_time_leaves_the_outcome_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -127,6 +128,9 @@ HEALING = [
      pool(node("a", health="failed"), node("b"), replacing=frozenset({"x"})), [("cordon", "a")], ""),
     ("the budget of the hour holds",
      pool(node("a", health="failed"), replaced_lately=frozenset("wxyz")), [("cordon", "a")], ""),
+    ("one that fails while an operator's replacement of it is on its way gets no second one",
+     pool(node("a", health="failed", replaced_by="r"), node("r", Phase.BOOTING, replaces="a"), desired=1),
+     [("replace", "a")], ""),
     ("under a freeze it is cordoned all the same", pool(node("a", health="failed"), **freeze()), [("cordon", "a")], ""),
     ("with auto_replace off it is cordoned and kept",
      pool(node("a", health="failed"), extra="health: {auto_replace: false}"), [("cordon", "a")], ""),
@@ -162,6 +166,20 @@ def test_healing(view: PoolView, expected: list[tuple[str, str]], why: str) -> N
     assert ours == expected
     if why:
         assert blocked(planned, "a") == why
+
+
+def test_a_failed_node_is_drained_for_the_replacement_that_is_on_its_way_already() -> None:
+    step = one(
+        plan(pool(node("a", health="failed", replaced_by="r"), node("r", Phase.BOOTING, replaces="a"), desired=1), NOW)
+    )
+    assert {key.path for key in step.put} == {"node/a"}
+    assert (record_of(step, "a").phase, record_of(step, "a").replaced_by) == (Phase.DRAINING, "r")
+    assert "node/r" in {key.path for key in step.expect}
+
+
+def test_a_wish_that_waits_for_a_lookup_does_not_hold_it_up() -> None:
+    planned = plan(pool(node("a", Phase.LAUNCH_UNKNOWN, wish=wish("terminate"))), NOW)
+    assert acts(planned) == [("lookup", "a")]
 
 
 def test_one_commit_cordons_drains_and_plans_the_replacement() -> None:
@@ -351,6 +369,13 @@ def test_a_copy_that_just_took_over_first_reads_the_reports_that_wait() -> None:
     view = pool(node("a", Phase.BOOTING), watching_since=at(599))
     assert acts(plan(view, at(600))) == []
     assert acts(plan(view, at(620)))[0] == ("give-up", "a")
+
+
+def test_however_short_the_heartbeat_timeout_agents_have_the_time_to_try_again() -> None:
+    view = pool(node("a", Phase.BOOTING), watching_since=at(599))
+    view = replace(view, settings=replace(view.settings, heartbeat_timeout=timedelta(seconds=6)))
+    assert acts(plan(view, at(613))) == []
+    assert acts(plan(view, at(614)))[0] == ("give-up", "a")
 
 
 WISHES = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -14,7 +15,7 @@ from navarch_common.events import encode
 from navarch_common.events.messages import Heartbeat
 from navarch_common.model.cluster import InboxRecord, InboxReport
 from navarch_common.model.gpu import GpuSample
-from navarch_common.model.node import ENDED, Phase, ProviderState
+from navarch_common.model.node import ENDED, NodeRecord, Phase, ProviderState
 from navarch_common.store.base import Beat
 from navarch_provisioner import adoption, bootstrap, heard, lifecycle, outcomes, placement, supply
 from navarch_provisioner.answers import ANSWERS_MAX, answer
@@ -46,6 +47,32 @@ def test_reports_give_the_same_record_in_any_order_and_however_often() -> None:
         assert record.registration is not None
         ends.add((record.phase, record.registration.boot_id))
     assert ends == {(Phase.VALIDATING, "boot-2")}
+
+
+def test_a_registration_that_comes_again_after_the_next_boot_registered_is_no_boot() -> None:
+    view = node("a", Phase.BOOTING)
+    record = view.record
+    for one in (report(1), report(1, "boot-2", seconds=2), report(1, seconds=4)):
+        record = lifecycle.fold(record, InboxRecord(node="a", pool=POOL, reports=(one,)), "test", at(5)).record
+    assert record.registration is not None
+    assert record.registration.boot_id == "boot-2"
+
+
+def test_a_boot_that_was_thought_over_and_registers_anew_is_the_one_that_runs() -> None:
+    """Of two machines with one identity the later one went."""
+    record = node("a", Phase.BOOTING).record
+    for one in (report(1), report(1, "boot-2", seconds=2), report(2, seconds=4)):
+        record = lifecycle.fold(record, InboxRecord(node="a", pool=POOL, reports=(one,)), "test", at(5)).record
+    assert record.registration is not None
+    assert record.registration.boot_id == "boot-1"
+
+
+def test_no_more_boots_are_remembered_than_fit() -> None:
+    record = node("a", Phase.BOOTING).record
+    for number in range(20):
+        one = report(number, f"boot-{number}", seconds=number)
+        record = lifecycle.fold(record, InboxRecord(node="a", pool=POOL, reports=(one,)), "test", at(30)).record
+    assert list(record.boots) == [f"boot-{number}" for number in range(12, 20)]
 
 
 def test_a_registration_of_another_generation_changes_nothing() -> None:
@@ -178,6 +205,17 @@ def test_the_only_offer_refusing_is_a_failed_launch() -> None:
     assert [event.KIND for event in step.emit] == ["node.launch-failed", "pool.exhausted"]
 
 
+@pytest.mark.parametrize("call", ["launch", "lookup"])
+def test_a_launch_whose_machine_is_gone_already_has_failed_since_its_token_is_used_up(call: Any) -> None:
+    view = pool(node("a", Phase.LAUNCH_UNKNOWN))
+    launch = view.nodes["a"].record.launch
+    assert launch is not None
+    outcome = Outcome(call, "a", launch.request.token, certain=True, ended=True)
+    step = outcomes.settle(view, view.nodes["a"], outcome, at(1))
+    assert step is not None
+    assert [event.KIND for event in step.emit] == ["node.launch-failed"]
+
+
 def beat(*processes: int | None, generation: int = 1, seconds: float = 0.0) -> Beat:
     samples = tuple(GpuSample(index=index, process_count=count) for index, count in enumerate(processes))
     heartbeat = Heartbeat(
@@ -251,7 +289,31 @@ def test_a_list_is_held_against_the_records() -> None:
 def test_what_was_made_a_moment_ago_need_not_be_listed_yet() -> None:
     view = pool(node("a", instance=instance("a", launched_at=at(0))))
     assert adoption.compare(view, "cloud", [], at(59)).unlisted == ()
+    assert len(adoption.compare(view, "cloud", [], at(59)).newborn) == 1
     assert len(adoption.compare(view, "cloud", [], at(60)).unlisted) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        (None, ProviderState.UNKNOWN),
+        (ProviderState.GONE, ProviderState.GONE),
+        (ProviderState.RUNNING, ProviderState.RUNNING),
+    ],
+    ids=["not found", "gone", "running"],
+)
+def test_a_provider_that_does_not_find_what_it_has_just_made_proves_nothing_one_that_says_it_is_gone_does(
+    said: ProviderState | None, state: ProviderState
+) -> None:
+    newborn = node("a", Phase.BOOTING, instance=instance("a", launched_at=at(0), state=ProviderState.PENDING))
+    answer = replace(machine("a", "t"), state=said) if said else None
+    outcome = Outcome("ask", "a", machine=answer, certain=said in (None, ProviderState.GONE))
+    step = outcomes.settle(pool(newborn), newborn, outcome, at(59))
+    assert step is not None
+    [record] = step.put.values()
+    assert isinstance(record, NodeRecord)
+    assert record.instance is not None
+    assert record.instance.state is state
 
 
 def test_a_stray_is_leaked_at_the_second_sighting_after_the_grace() -> None:

@@ -144,6 +144,42 @@ class UnfreezeRequest(_message.Message):
     reason: str
     def __init__(self, pool: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class ListChangesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MakeChangeWishRequest(_message.Message):
+    __slots__ = ("change", "verb", "reason", "request_id", "expires_in_s")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_S_FIELD_NUMBER: _ClassVar[int]
+    change: str
+    verb: str
+    reason: str
+    request_id: str
+    expires_in_s: float
+    def __init__(self, change: _Optional[str] = ..., verb: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., expires_in_s: _Optional[float] = ...) -> None: ...
+
+class HoldRequest(_message.Message):
+    __slots__ = ("target", "for_s", "reason")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    FOR_S_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    for_s: float
+    reason: str
+    def __init__(self, target: _Optional[str] = ..., for_s: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("target", "reason")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    reason: str
+    def __init__(self, target: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class ListGuardsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -638,7 +674,7 @@ class InstanceList(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Pool(_message.Message):
-    __slots__ = ("pool", "desired", "active", "provisioning", "cordoned", "unhealthy", "draining", "min_nodes", "max_nodes", "paused", "retiring", "frozen", "provider", "instance_type", "autoscaling", "reason", "dollars_per_hour")
+    __slots__ = ("pool", "desired", "active", "provisioning", "cordoned", "unhealthy", "draining", "min_nodes", "max_nodes", "paused", "retiring", "frozen", "provider", "instance_type", "autoscaling", "reason", "dollars_per_hour", "held")
     POOL_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -656,6 +692,7 @@ class Pool(_message.Message):
     AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     DOLLARS_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     pool: str
     desired: int
     active: int
@@ -673,7 +710,8 @@ class Pool(_message.Message):
     autoscaling: str
     reason: str
     dollars_per_hour: float
-    def __init__(self, pool: _Optional[str] = ..., desired: _Optional[int] = ..., active: _Optional[int] = ..., provisioning: _Optional[int] = ..., cordoned: _Optional[int] = ..., unhealthy: _Optional[int] = ..., draining: _Optional[int] = ..., min_nodes: _Optional[int] = ..., max_nodes: _Optional[int] = ..., paused: _Optional[bool] = ..., retiring: _Optional[bool] = ..., frozen: _Optional[bool] = ..., provider: _Optional[str] = ..., instance_type: _Optional[str] = ..., autoscaling: _Optional[str] = ..., reason: _Optional[str] = ..., dollars_per_hour: _Optional[float] = ...) -> None: ...
+    held: bool
+    def __init__(self, pool: _Optional[str] = ..., desired: _Optional[int] = ..., active: _Optional[int] = ..., provisioning: _Optional[int] = ..., cordoned: _Optional[int] = ..., unhealthy: _Optional[int] = ..., draining: _Optional[int] = ..., min_nodes: _Optional[int] = ..., max_nodes: _Optional[int] = ..., paused: _Optional[bool] = ..., retiring: _Optional[bool] = ..., frozen: _Optional[bool] = ..., provider: _Optional[str] = ..., instance_type: _Optional[str] = ..., autoscaling: _Optional[str] = ..., reason: _Optional[str] = ..., dollars_per_hour: _Optional[float] = ..., held: _Optional[bool] = ...) -> None: ...
 
 class Pause(_message.Message):
     __slots__ = ("actor", "reason", "at")
@@ -700,21 +738,77 @@ class Opinion(_message.Message):
     def __init__(self, strategy: _Optional[str] = ..., target: _Optional[int] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., fresh: _Optional[bool] = ...) -> None: ...
 
 class Supply(_message.Message):
-    __slots__ = ("launch_failures", "retry_at", "exhausted_since", "swept_at", "blocked")
+    __slots__ = ("launch_failures", "retry_at", "exhausted_since", "swept_at", "blocked", "failed_starts", "breaker", "limits")
     LAUNCH_FAILURES_FIELD_NUMBER: _ClassVar[int]
     RETRY_AT_FIELD_NUMBER: _ClassVar[int]
     EXHAUSTED_SINCE_FIELD_NUMBER: _ClassVar[int]
     SWEPT_AT_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_STARTS_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     launch_failures: int
     retry_at: _timestamp_pb2.Timestamp
     exhausted_since: _timestamp_pb2.Timestamp
     swept_at: _timestamp_pb2.Timestamp
     blocked: Reason
-    def __init__(self, launch_failures: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exhausted_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., swept_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blocked: _Optional[_Union[Reason, _Mapping]] = ...) -> None: ...
+    failed_starts: int
+    breaker: Breaker
+    limits: _containers.RepeatedCompositeFieldContainer[LimitReached]
+    def __init__(self, launch_failures: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exhausted_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., swept_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blocked: _Optional[_Union[Reason, _Mapping]] = ..., failed_starts: _Optional[int] = ..., breaker: _Optional[_Union[Breaker, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[LimitReached, _Mapping]]] = ...) -> None: ...
+
+class LimitReached(_message.Message):
+    __slots__ = ("key", "since")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, key: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Breaker(_message.Message):
+    __slots__ = ("since", "code", "reason", "canary", "tries", "retry_at")
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AT_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    code: str
+    reason: str
+    canary: str
+    tries: int
+    retry_at: _timestamp_pb2.Timestamp
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., canary: _Optional[str] = ..., tries: _Optional[int] = ..., retry_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Change(_message.Message):
+    __slots__ = ("id", "pool", "node", "act", "text", "since", "automation")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ACT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    AUTOMATION_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    pool: str
+    node: str
+    act: str
+    text: str
+    since: _timestamp_pb2.Timestamp
+    automation: str
+    def __init__(self, id: _Optional[str] = ..., pool: _Optional[str] = ..., node: _Optional[str] = ..., act: _Optional[str] = ..., text: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., automation: _Optional[str] = ...) -> None: ...
+
+class ChangeList(_message.Message):
+    __slots__ = ("items", "as_of")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[Change]
+    as_of: _timestamp_pb2.Timestamp
+    def __init__(self, items: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class PoolStatus(_message.Message):
-    __slots__ = ("pool", "desired", "active", "provisioning", "cordoned", "unhealthy", "draining", "min_nodes", "max_nodes", "paused", "retiring", "frozen", "provider", "instance_type", "autoscaling", "reason", "dollars_per_hour", "actor", "code", "scaled_at", "hold_until", "pause", "opinions", "limited", "supply", "guards", "reasons", "wishes", "answers", "as_of")
+    __slots__ = ("pool", "desired", "active", "provisioning", "cordoned", "unhealthy", "draining", "min_nodes", "max_nodes", "paused", "retiring", "frozen", "provider", "instance_type", "autoscaling", "reason", "dollars_per_hour", "held", "actor", "code", "scaled_at", "hold_until", "pause", "opinions", "limited", "supply", "guards", "reasons", "wishes", "answers", "as_of", "automation", "changes")
     class AnswersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -739,6 +833,7 @@ class PoolStatus(_message.Message):
     AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     DOLLARS_PER_HOUR_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     SCALED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -752,6 +847,8 @@ class PoolStatus(_message.Message):
     WISHES_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    AUTOMATION_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
     pool: str
     desired: int
     active: int
@@ -769,6 +866,7 @@ class PoolStatus(_message.Message):
     autoscaling: str
     reason: str
     dollars_per_hour: float
+    held: bool
     actor: str
     code: str
     scaled_at: _timestamp_pb2.Timestamp
@@ -782,7 +880,9 @@ class PoolStatus(_message.Message):
     wishes: _containers.RepeatedCompositeFieldContainer[OpenWish]
     answers: _containers.MessageMap[str, Answer]
     as_of: _timestamp_pb2.Timestamp
-    def __init__(self, pool: _Optional[str] = ..., desired: _Optional[int] = ..., active: _Optional[int] = ..., provisioning: _Optional[int] = ..., cordoned: _Optional[int] = ..., unhealthy: _Optional[int] = ..., draining: _Optional[int] = ..., min_nodes: _Optional[int] = ..., max_nodes: _Optional[int] = ..., paused: _Optional[bool] = ..., retiring: _Optional[bool] = ..., frozen: _Optional[bool] = ..., provider: _Optional[str] = ..., instance_type: _Optional[str] = ..., autoscaling: _Optional[str] = ..., reason: _Optional[str] = ..., dollars_per_hour: _Optional[float] = ..., actor: _Optional[str] = ..., code: _Optional[str] = ..., scaled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hold_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., opinions: _Optional[_Iterable[_Union[Opinion, _Mapping]]] = ..., limited: _Optional[_Union[Reason, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., guards: _Optional[_Iterable[_Union[Guard, _Mapping]]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., wishes: _Optional[_Iterable[_Union[OpenWish, _Mapping]]] = ..., answers: _Optional[_Mapping[str, Answer]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    automation: str
+    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    def __init__(self, pool: _Optional[str] = ..., desired: _Optional[int] = ..., active: _Optional[int] = ..., provisioning: _Optional[int] = ..., cordoned: _Optional[int] = ..., unhealthy: _Optional[int] = ..., draining: _Optional[int] = ..., min_nodes: _Optional[int] = ..., max_nodes: _Optional[int] = ..., paused: _Optional[bool] = ..., retiring: _Optional[bool] = ..., frozen: _Optional[bool] = ..., provider: _Optional[str] = ..., instance_type: _Optional[str] = ..., autoscaling: _Optional[str] = ..., reason: _Optional[str] = ..., dollars_per_hour: _Optional[float] = ..., held: _Optional[bool] = ..., actor: _Optional[str] = ..., code: _Optional[str] = ..., scaled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hold_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pause: _Optional[_Union[Pause, _Mapping]] = ..., opinions: _Optional[_Iterable[_Union[Opinion, _Mapping]]] = ..., limited: _Optional[_Union[Reason, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., guards: _Optional[_Iterable[_Union[Guard, _Mapping]]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., wishes: _Optional[_Iterable[_Union[OpenWish, _Mapping]]] = ..., answers: _Optional[_Mapping[str, Answer]] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., automation: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ...) -> None: ...
 
 class PoolList(_message.Message):
     __slots__ = ("items", "as_of")
@@ -875,16 +975,18 @@ class PlanStep(_message.Message):
     def __init__(self, pool: _Optional[str] = ..., node: _Optional[str] = ..., act: _Optional[str] = ..., reason: _Optional[str] = ..., cost_per_hour_delta: _Optional[float] = ...) -> None: ...
 
 class PlanBlocked(_message.Message):
-    __slots__ = ("pool", "node", "code", "reason")
+    __slots__ = ("pool", "node", "code", "reason", "change")
     POOL_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
     pool: str
     node: str
     code: str
     reason: str
-    def __init__(self, pool: _Optional[str] = ..., node: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    change: str
+    def __init__(self, pool: _Optional[str] = ..., node: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., change: _Optional[str] = ...) -> None: ...
 
 class Plan(_message.Message):
     __slots__ = ("steps", "changes", "as_of", "blocked")
@@ -899,7 +1001,7 @@ class Plan(_message.Message):
     def __init__(self, steps: _Optional[_Iterable[_Union[PlanStep, _Mapping]]] = ..., changes: _Optional[bool] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., blocked: _Optional[_Iterable[_Union[PlanBlocked, _Mapping]]] = ...) -> None: ...
 
 class Guard(_message.Message):
-    __slots__ = ("name", "active", "level", "pool", "number", "actor", "reason", "at", "until")
+    __slots__ = ("name", "active", "level", "pool", "number", "actor", "reason", "at", "until", "kind", "node")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -909,6 +1011,8 @@ class Guard(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     UNTIL_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     active: bool
     level: str
@@ -918,10 +1022,12 @@ class Guard(_message.Message):
     reason: str
     at: _timestamp_pb2.Timestamp
     until: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., active: _Optional[bool] = ..., level: _Optional[str] = ..., pool: _Optional[str] = ..., number: _Optional[int] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    kind: str
+    node: str
+    def __init__(self, name: _Optional[str] = ..., active: _Optional[bool] = ..., level: _Optional[str] = ..., pool: _Optional[str] = ..., number: _Optional[int] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
 
 class GuardAccepted(_message.Message):
-    __slots__ = ("name", "active", "level", "pool", "number", "actor", "reason", "at", "until", "event_id", "revision")
+    __slots__ = ("name", "active", "level", "pool", "number", "actor", "reason", "at", "until", "kind", "node", "event_id", "revision")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -931,6 +1037,8 @@ class GuardAccepted(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     UNTIL_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -942,9 +1050,11 @@ class GuardAccepted(_message.Message):
     reason: str
     at: _timestamp_pb2.Timestamp
     until: _timestamp_pb2.Timestamp
+    kind: str
+    node: str
     event_id: str
     revision: int
-    def __init__(self, name: _Optional[str] = ..., active: _Optional[bool] = ..., level: _Optional[str] = ..., pool: _Optional[str] = ..., number: _Optional[int] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., active: _Optional[bool] = ..., level: _Optional[str] = ..., pool: _Optional[str] = ..., number: _Optional[int] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[str] = ..., node: _Optional[str] = ..., event_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class GuardList(_message.Message):
     __slots__ = ("items", "as_of")

@@ -94,6 +94,26 @@ class FleetStub:
                 request_serializer=navarch_dot_v1_dot_fleet__pb2.UnfreezeRequest.SerializeToString,
                 response_deserializer=navarch_dot_v1_dot_fleet__pb2.GuardAccepted.FromString,
                 _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/navarch.v1.Fleet/ListChanges',
+                request_serializer=navarch_dot_v1_dot_fleet__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=navarch_dot_v1_dot_fleet__pb2.ChangeList.FromString,
+                _registered_method=True)
+        self.MakeChangeWish = channel.unary_unary(
+                '/navarch.v1.Fleet/MakeChangeWish',
+                request_serializer=navarch_dot_v1_dot_fleet__pb2.MakeChangeWishRequest.SerializeToString,
+                response_deserializer=navarch_dot_v1_dot_fleet__pb2.WishAccepted.FromString,
+                _registered_method=True)
+        self.Hold = channel.unary_unary(
+                '/navarch.v1.Fleet/Hold',
+                request_serializer=navarch_dot_v1_dot_fleet__pb2.HoldRequest.SerializeToString,
+                response_deserializer=navarch_dot_v1_dot_fleet__pb2.GuardAccepted.FromString,
+                _registered_method=True)
+        self.Release = channel.unary_unary(
+                '/navarch.v1.Fleet/Release',
+                request_serializer=navarch_dot_v1_dot_fleet__pb2.ReleaseRequest.SerializeToString,
+                response_deserializer=navarch_dot_v1_dot_fleet__pb2.GuardAccepted.FromString,
+                _registered_method=True)
         self.ListGuards = channel.unary_unary(
                 '/navarch.v1.Fleet/ListGuards',
                 request_serializer=navarch_dot_v1_dot_fleet__pb2.ListGuardsRequest.SerializeToString,
@@ -194,6 +214,33 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListChanges(self, request, context):
+        """What waits for an operator's word, or is only said: `automation: approve` and `observe`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MakeChangeWish(self, request, context):
+        """Approves or cancels a change, or stops the replacement of a node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Hold(self, request, context):
+        """No automation touches a node, or any node of a pool, until it is released.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Release(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListGuards(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -280,6 +327,26 @@ def add_FleetServicer_to_server(servicer, server):
             'Unfreeze': grpc.unary_unary_rpc_method_handler(
                     servicer.Unfreeze,
                     request_deserializer=navarch_dot_v1_dot_fleet__pb2.UnfreezeRequest.FromString,
+                    response_serializer=navarch_dot_v1_dot_fleet__pb2.GuardAccepted.SerializeToString,
+            ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=navarch_dot_v1_dot_fleet__pb2.ListChangesRequest.FromString,
+                    response_serializer=navarch_dot_v1_dot_fleet__pb2.ChangeList.SerializeToString,
+            ),
+            'MakeChangeWish': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeChangeWish,
+                    request_deserializer=navarch_dot_v1_dot_fleet__pb2.MakeChangeWishRequest.FromString,
+                    response_serializer=navarch_dot_v1_dot_fleet__pb2.WishAccepted.SerializeToString,
+            ),
+            'Hold': grpc.unary_unary_rpc_method_handler(
+                    servicer.Hold,
+                    request_deserializer=navarch_dot_v1_dot_fleet__pb2.HoldRequest.FromString,
+                    response_serializer=navarch_dot_v1_dot_fleet__pb2.GuardAccepted.SerializeToString,
+            ),
+            'Release': grpc.unary_unary_rpc_method_handler(
+                    servicer.Release,
+                    request_deserializer=navarch_dot_v1_dot_fleet__pb2.ReleaseRequest.FromString,
                     response_serializer=navarch_dot_v1_dot_fleet__pb2.GuardAccepted.SerializeToString,
             ),
             'ListGuards': grpc.unary_unary_rpc_method_handler(
@@ -626,6 +693,114 @@ class Fleet:
             target,
             '/navarch.v1.Fleet/Unfreeze',
             navarch_dot_v1_dot_fleet__pb2.UnfreezeRequest.SerializeToString,
+            navarch_dot_v1_dot_fleet__pb2.GuardAccepted.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/navarch.v1.Fleet/ListChanges',
+            navarch_dot_v1_dot_fleet__pb2.ListChangesRequest.SerializeToString,
+            navarch_dot_v1_dot_fleet__pb2.ChangeList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeChangeWish(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/navarch.v1.Fleet/MakeChangeWish',
+            navarch_dot_v1_dot_fleet__pb2.MakeChangeWishRequest.SerializeToString,
+            navarch_dot_v1_dot_fleet__pb2.WishAccepted.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Hold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/navarch.v1.Fleet/Hold',
+            navarch_dot_v1_dot_fleet__pb2.HoldRequest.SerializeToString,
+            navarch_dot_v1_dot_fleet__pb2.GuardAccepted.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Release(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/navarch.v1.Fleet/Release',
+            navarch_dot_v1_dot_fleet__pb2.ReleaseRequest.SerializeToString,
             navarch_dot_v1_dot_fleet__pb2.GuardAccepted.FromString,
             options,
             channel_credentials,

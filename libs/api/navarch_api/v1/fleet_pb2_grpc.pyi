@@ -52,6 +52,13 @@ class FleetStub:
     GetWish: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetWishRequest, _fleet_pb2.WishState]
     Freeze: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.FreezeRequest, _fleet_pb2.GuardAccepted]
     Unfreeze: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.UnfreezeRequest, _fleet_pb2.GuardAccepted]
+    ListChanges: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListChangesRequest, _fleet_pb2.ChangeList]
+    """What waits for an operator's word, or is only said: `automation: approve` and `observe`."""
+    MakeChangeWish: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.MakeChangeWishRequest, _fleet_pb2.WishAccepted]
+    """Approves or cancels a change, or stops the replacement of a node."""
+    Hold: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.HoldRequest, _fleet_pb2.GuardAccepted]
+    """No automation touches a node, or any node of a pool, until it is released."""
+    Release: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ReleaseRequest, _fleet_pb2.GuardAccepted]
     ListGuards: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListGuardsRequest, _fleet_pb2.GuardList]
     WatchEvents: _grpc.UnaryStreamMultiCallable[_fleet_pb2.WatchEventsRequest, _fleet_pb2.Event]
     """Events as they happen, until the caller stops. `after` resumes behind an event's sequence."""
@@ -76,6 +83,13 @@ class FleetAsyncStub(FleetStub):
     GetWish: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetWishRequest, _fleet_pb2.WishState]  # type: ignore[assignment]
     Freeze: _aio.UnaryUnaryMultiCallable[_fleet_pb2.FreezeRequest, _fleet_pb2.GuardAccepted]  # type: ignore[assignment]
     Unfreeze: _aio.UnaryUnaryMultiCallable[_fleet_pb2.UnfreezeRequest, _fleet_pb2.GuardAccepted]  # type: ignore[assignment]
+    ListChanges: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListChangesRequest, _fleet_pb2.ChangeList]  # type: ignore[assignment]
+    """What waits for an operator's word, or is only said: `automation: approve` and `observe`."""
+    MakeChangeWish: _aio.UnaryUnaryMultiCallable[_fleet_pb2.MakeChangeWishRequest, _fleet_pb2.WishAccepted]  # type: ignore[assignment]
+    """Approves or cancels a change, or stops the replacement of a node."""
+    Hold: _aio.UnaryUnaryMultiCallable[_fleet_pb2.HoldRequest, _fleet_pb2.GuardAccepted]  # type: ignore[assignment]
+    """No automation touches a node, or any node of a pool, until it is released."""
+    Release: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ReleaseRequest, _fleet_pb2.GuardAccepted]  # type: ignore[assignment]
     ListGuards: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListGuardsRequest, _fleet_pb2.GuardList]  # type: ignore[assignment]
     WatchEvents: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchEventsRequest, _fleet_pb2.Event]  # type: ignore[assignment]
     """Events as they happen, until the caller stops. `after` resumes behind an event's sequence."""
@@ -167,6 +181,37 @@ class FleetServicer(metaclass=_abc_1.ABCMeta):
     def Unfreeze(
         self,
         request: _fleet_pb2.UnfreezeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GuardAccepted, _abc.Awaitable[_fleet_pb2.GuardAccepted]]: ...
+
+    @_abc_1.abstractmethod
+    def ListChanges(
+        self,
+        request: _fleet_pb2.ListChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ChangeList, _abc.Awaitable[_fleet_pb2.ChangeList]]:
+        """What waits for an operator's word, or is only said: `automation: approve` and `observe`."""
+
+    @_abc_1.abstractmethod
+    def MakeChangeWish(
+        self,
+        request: _fleet_pb2.MakeChangeWishRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.WishAccepted, _abc.Awaitable[_fleet_pb2.WishAccepted]]:
+        """Approves or cancels a change, or stops the replacement of a node."""
+
+    @_abc_1.abstractmethod
+    def Hold(
+        self,
+        request: _fleet_pb2.HoldRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GuardAccepted, _abc.Awaitable[_fleet_pb2.GuardAccepted]]:
+        """No automation touches a node, or any node of a pool, until it is released."""
+
+    @_abc_1.abstractmethod
+    def Release(
+        self,
+        request: _fleet_pb2.ReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GuardAccepted, _abc.Awaitable[_fleet_pb2.GuardAccepted]]: ...
 

@@ -200,10 +200,21 @@ class Bus(Protocol):
         last_per_subject: bool = False,
         follow: bool = False,
     ) -> AbstractAsyncContextManager[AsyncIterator[StoredMessage]]:
-        """Reads a stream in order, without acknowledgement; ends at what was its end when it began, or follows it."""
+        """Reads a stream in order, without acknowledgement; ends at what was its end when it began, or follows it. Raises
+        `StreamRefused` for a work queue, which has no readers but its consumers."""
         ...
 
-    async def last_message(self, stream: str, subject: str) -> StoredMessage | None: ...
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message of a subject, which may have wildcards."""
+        ...
+
+    async def stream_made_at(self, stream: str) -> datetime:
+        """When a stream was made: what was published before is not in it. Raises `StreamRefused` where there is none."""
+        ...
+
+    async def message(self, stream: str, sequence: int) -> StoredMessage | None:
+        """One message of a stream, a work queue's too; None where it is gone."""
+        ...
 
     async def kv_get(self, bucket: str, key: str) -> KvEntry | None: ...
 

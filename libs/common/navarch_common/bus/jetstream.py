@@ -7,7 +7,6 @@ process stops and its supervisor starts it anew.
 
 import asyncio
 import random
-import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -36,7 +35,7 @@ from navarch_common.bus.base import (
     StreamRefused,
 )
 from navarch_common.bus.mailbox import Mailbox
-from navarch_common.bus.matching import check_subject
+from navarch_common.bus.matching import check_subject, kv_subject
 from navarch_common.bus.nats_api import Metadata, call, metadata, translated
 from navarch_common.bus.nats_pull import Pages, Puller
 from navarch_common.bus.nats_streams import ensure_stream
@@ -54,7 +53,6 @@ ROUND_TRIP_S = 5.0
 PONG_PATIENCE_S = 60
 EPHEMERAL_S = 30.0
 """A reader's consumer that nobody pulls from disappears after this."""
-_KV_KEY = re.compile(r"\A[-/_=a-zA-Z0-9]+(?:\.[-/_=a-zA-Z0-9]+)*\Z")
 
 
 class JetStreamBus:
@@ -247,13 +245,18 @@ class JetStreamBus:
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         found = await self._last(stream, subject)
-        if found is None:
-            return None
-        return StoredMessage(found.subject, found.data, api.parse_headers(found.hdrs), found.seq, _aware(found.time))
+        return None if found is None else _found(found)
+
+    async def stream_made_at(self, stream: str) -> datetime:
+        return _aware((await call(self._client, f"STREAM.INFO.{stream}", None, api.StreamInfo)).created)
+
+    async def message(self, stream: str, sequence: int) -> StoredMessage | None:
+        found = await self._get(stream, {"seq": sequence})
+        return None if found is None else _found(found)
 
     async def kv_get(self, bucket: str, key: str) -> KvEntry | None:
         try:
-            found = await self._last(f"KV_{bucket}", _kv_subject(bucket, key))
+            found = await self._last(f"KV_{bucket}", kv_subject(bucket, key))
         except api.ApiRefusal as refusal:
             if refusal.code == api.STREAM_NOT_FOUND:
                 return None
@@ -263,7 +266,7 @@ class JetStreamBus:
         return KvEntry(found.data, found.seq)
 
     async def kv_put(self, bucket: str, key: str, value: bytes, *, expected_revision: int | None = None) -> int:
-        subject = _kv_subject(bucket, key)
+        subject = kv_subject(bucket, key)
         headers = {} if expected_revision is None else {"Nats-Expected-Last-Subject-Sequence": str(expected_revision)}
         try:
             return (await self._store(subject, value, headers, 2.0)).sequence
@@ -320,9 +323,11 @@ class JetStreamBus:
         return PubAck(acked.stream, acked.seq, acked.duplicate)
 
     async def _last(self, stream: str, subject: str) -> api.RawMessage | None:
+        return await self._get(stream, {"last_by_subj": subject})
+
+    async def _get(self, stream: str, body: dict[str, str | int]) -> api.RawMessage | None:
         """From the stream's leader, never from a follower that may be behind."""
         try:
-            body = {"last_by_subj": subject}
             return (await call(self._client, f"STREAM.MSG.GET.{stream}", body, api.RawMessageAnswer)).message
         except api.ApiRefusal as refusal:
             if refusal.code == api.MESSAGE_NOT_FOUND:
@@ -540,18 +545,16 @@ def _start(start_sequence: int | None, start_at: datetime | None, *, last_per_su
     return {"deliver_policy": "all"}
 
 
-def _kv_subject(bucket: str, key: str) -> str:
-    if not _KV_KEY.match(key):
-        raise BusError(f"{key!r:.100} is no key of a bucket: letters, digits and -/_=. are")
-    return f"$KV.{bucket}.{key}"
-
-
 def _message(message: Msg) -> BusMessage:
     return BusMessage(message.subject, message.data, message.headers or {}, message.reply)
 
 
 def _stored(message: Msg, meta: Metadata) -> StoredMessage:
     return StoredMessage(message.subject, message.data, message.headers or {}, meta.stream_sequence, meta.stored_at)
+
+
+def _found(found: api.RawMessage) -> StoredMessage:
+    return StoredMessage(found.subject, found.data, api.parse_headers(found.hdrs), found.seq, _aware(found.time))
 
 
 def _aware(time: datetime) -> datetime:

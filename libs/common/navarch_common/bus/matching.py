@@ -1,8 +1,12 @@
 """Subjects and patterns as NATS understands them: `*` stands for one token, a last `>` for one or more."""
 
+import re
+
 from navarch_common.errors import NavarchError
 
 SUBJECT_LENGTH_MAX = 512
+
+_KV_KEY = re.compile(r"\A[-/_=a-zA-Z0-9]+(?:\.[-/_=a-zA-Z0-9]+)*\Z")
 
 
 class BadSubject(NavarchError, ValueError):
@@ -15,6 +19,13 @@ def check_subject(subject: str) -> str:
     if not good:
         raise BadSubject(f"{subject!r:.120} is no subject: dot-separated tokens without spaces or wildcards are")
     return subject
+
+
+def kv_subject(bucket: str, key: str) -> str:
+    """The subject of a bucket's entry. Raises `BadSubject` where the key could not be one."""
+    if not _KV_KEY.match(key):
+        raise BadSubject(f"{key!r:.100} is no key of a bucket: letters, digits and -/_=. are")
+    return f"$KV.{bucket}.{key}"
 
 
 def _is_literal(part: str) -> bool:

@@ -28,7 +28,7 @@ from navarch_common.bus.base import (
     StreamRefused,
 )
 from navarch_common.bus.mailbox import Mailbox
-from navarch_common.bus.matching import check_subject, matches, overlap
+from navarch_common.bus.matching import check_subject, kv_subject, matches, overlap
 from navarch_common.bus.memory_stream import Delivered, MemoryConsumer, MemoryStream, Pull, check_consumer, passes
 from navarch_common.clock import Clock, SystemClock
 from navarch_common.events.subjects import StreamSpec
@@ -36,6 +36,8 @@ from navarch_common.events.subjects import StreamSpec
 MESSAGE_BYTES_MAX = 1_048_576
 """nats-server's own default for any message."""
 INBOX = "_INBOX."
+KV_TIMEOUT_S = 2.0
+"""How long a write of an entry waits for its acknowledgement."""
 
 
 @dataclass(slots=True)
@@ -49,8 +51,15 @@ class Faults:
     """That many durable publishes are not stored, and answered by a timeout."""
     refused_publishes: int = 0
     """That many durable publishes are refused, as by a full stream."""
+    lost_acks: int = 0
+    """That many answers to deliveries are lost on their way, and nobody is told."""
+    lost_kv_replies: int = 0
+    """That many writes of entries are stored, and answered by a timeout."""
     lost_reply_ratio: float = 0.0
+    """Of durable publishes and of writes of entries."""
     lost_publish_ratio: float = 0.0
+    """The same: these are not stored."""
+    lost_ack_ratio: float = 0.0
     dropped_ratio: float = 0.0
     """Of core messages, each subscriber's copy for itself."""
     lost_request_ratio: float = 0.0
@@ -62,6 +71,15 @@ class Faults:
 
     def lose_publish(self) -> bool:
         return self._take("lost_publishes") or self._chance(self.lost_publish_ratio)
+
+    def lose_ack(self) -> bool:
+        return self._take("lost_acks") or self._chance(self.lost_ack_ratio)
+
+    def lose_kv_reply(self) -> bool:
+        return self._take("lost_kv_replies") or self._chance(self.lost_reply_ratio)
+
+    def lose_kv_put(self) -> bool:
+        return self._chance(self.lost_publish_ratio)
 
     def refuse(self) -> bool:
         return self._take("refused_publishes")
@@ -177,6 +195,10 @@ class MemoryServer:
         finally:
             self.route(BusMessage(subject, bytes(data), dict(headers), reply))
 
+    def advise(self, subject: str, data: bytes) -> None:
+        """Says what became of a message: heard by whoever listens, and kept where a stream takes it."""
+        self.publish(subject, data, {})
+
     def open_inbox(self) -> tuple[str, "asyncio.Future[BusMessage]"]:
         subject = f"{INBOX}{next(self._numbers)}"
         self._inboxes[subject] = asyncio.get_running_loop().create_future()
@@ -200,9 +222,10 @@ class MemoryBus:
         self._connected = server.up
         self._closed = False
         self._disconnects = self._dropped = self._errors = 0
-        self._mailboxes: set[Mailbox[BusMessage]] = set()
+        # Dicts where sets would do: who is told first must not depend on where an object lies in memory.
+        self._mailboxes: dict[Mailbox[BusMessage], None] = {}
         self._pulls: dict[int, tuple[MemoryConsumer, Pull]] = {}
-        self._readers: set[_Reader] = set()
+        self._readers: dict[_Reader, None] = {}
 
     @property
     def status(self) -> BusStatus:
@@ -276,12 +299,12 @@ class MemoryBus:
         mailbox: Mailbox[BusMessage] = Mailbox(pending_max)
         subscription = _Subscription(self, subject, queue, mailbox)
         self._server.add(subscription)
-        self._mailboxes.add(mailbox)
+        self._mailboxes[mailbox] = None
         try:
             yield mailbox
         finally:
             self._server.remove(subscription)
-            self._mailboxes.discard(mailbox)
+            self._mailboxes.pop(mailbox, None)
             mailbox.close()
 
     async def ensure_streams(self, specs: Sequence[StreamSpec], *, replicas: int = 1) -> list[str]:
@@ -332,7 +355,7 @@ class MemoryBus:
         if consumer is None:
             consumer = MemoryConsumer(held, durable, filter_subject, ack_wait_s, max_ack_pending)
             held.consumers[durable] = consumer
-        consumer.filter_subject = filter_subject
+        consumer.filter_subject, consumer.max_deliver = filter_subject, -1
         consumer.ack_wait_s, consumer.max_ack_pending = ack_wait_s, max_ack_pending
         pull = Pull(Mailbox(2 * batch), batch)
         deliveries = _Deliveries(self, consumer, pull)
@@ -359,32 +382,48 @@ class MemoryBus:
     ) -> AsyncIterator[AsyncIterator[StoredMessage]]:
         self._check()
         held = self._server.stream(stream)
+        if held.spec.retention == "work_queue":
+            raise StreamRefused(f"{stream} is a work queue: it has no readers but its consumers")
         reader = _Reader(self, held, tuple(filter_subjects), follow=follow)
         reader.begin(start_sequence or 0, start_at, last_per_subject=last_per_subject)
-        held.listeners.add(reader.wake)
-        self._readers.add(reader)
+        held.listeners[reader.wake] = None
+        self._readers[reader] = None
         try:
             yield reader
         finally:
-            held.listeners.discard(reader.wake)
-            self._readers.discard(reader)
+            held.listeners.pop(reader.wake, None)
+            self._readers.pop(reader, None)
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         self._check()
         return self._server.stream(stream).last(subject)
 
+    async def stream_made_at(self, stream: str) -> datetime:
+        self._check()
+        return self._server.stream(stream).made_at
+
+    async def message(self, stream: str, sequence: int) -> StoredMessage | None:
+        self._check()
+        return self._server.stream(stream).get(sequence)
+
     async def kv_get(self, bucket: str, key: str) -> KvEntry | None:
+        kv_subject(bucket, key)
         self._check()
         return self._server.buckets.get(bucket, {}).get(key)
 
     async def kv_put(self, bucket: str, key: str, value: bytes, *, expected_revision: int | None = None) -> int:
+        kv_subject(bucket, key)
         self._check(value)
+        if self._server.faults.lose_kv_put():
+            await self._time_out(KV_TIMEOUT_S, f"no acknowledgement for {bucket}/{key}")
         entries = self._server.buckets.setdefault(bucket, {})
         found = entries[key].revision if key in entries else 0
         if expected_revision is not None and expected_revision != found:
             raise KvConflict(f"{bucket}/{key} is at revision {found}, expected {expected_revision}")
         revision = 1 + max((entry.revision for entry in entries.values()), default=0)
         entries[key] = KvEntry(bytes(value), revision)
+        if self._server.faults.lose_kv_reply():
+            await self._time_out(KV_TIMEOUT_S, f"no acknowledgement for {bucket}/{key}")
         return revision
 
     async def pending(self, stream: str, durable: str) -> int:
@@ -411,8 +450,10 @@ class MemoryBus:
     def closed(self) -> bool:
         return self._closed
 
-    def check_connected(self) -> None:
+    def sends_answer(self) -> bool:
+        """Whether an acknowledgement that is sent now arrives: nobody answers to it. Raises `BusUnavailable`."""
         self._check()
+        return not self._server.faults.lose_ack()
 
     def _check(self, data: bytes = b"") -> None:
         if self._closed:
@@ -427,12 +468,14 @@ class MemoryBus:
         raise BusTimeout(f"{what} within {timeout_s} s")
 
     def _ensure(self, spec: StreamSpec) -> None:
+        if spec.max_age is not None and spec.duplicate_window > spec.max_age:
+            raise StreamRefused(f"{spec.name}: its window of ids is longer than its max_age of {spec.max_age}")
         found = self._server.streams.get(spec.name)
         if found is None:
             for other in self._server.streams.values():
                 if any(overlap(a, b) for a in spec.subjects for b in other.spec.subjects):
                     raise StreamRefused(f"{spec.name}: its subjects overlap with those of {other.spec.name}")
-            self._server.streams[spec.name] = MemoryStream(spec, self._server.clock)
+            self._server.streams[spec.name] = MemoryStream(spec, self._server.clock, self._server.advise)
         elif found.spec.retention != spec.retention:
             raise StreamRefused(
                 f"{spec.name} has retention {found.spec.retention}, which cannot become {spec.retention}"
@@ -500,20 +543,20 @@ class MemoryDelivery:
         return self._delivered.pending
 
     async def ack(self) -> None:
-        self._bus.check_connected()
-        self._delivered.consumer.ack(self.sequence)
+        if self._bus.sends_answer():
+            self._delivered.consumer.ack(self.sequence)
 
     async def nak(self, delay_s: float = 1.0) -> None:
-        self._bus.check_connected()
-        self._delivered.consumer.nak(self.sequence, delay_s)
+        if self._bus.sends_answer():
+            self._delivered.consumer.nak(self.sequence, delay_s)
 
     async def in_progress(self) -> None:
-        self._bus.check_connected()
-        self._delivered.consumer.in_progress(self.sequence)
+        if self._bus.sends_answer():
+            self._delivered.consumer.in_progress(self.sequence)
 
     async def term(self) -> None:
-        self._bus.check_connected()
-        self._delivered.consumer.ack(self.sequence)
+        if self._bus.sends_answer():
+            self._delivered.consumer.term(self._delivered)
 
 
 class _Reader:

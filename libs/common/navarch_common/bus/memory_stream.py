@@ -1,8 +1,10 @@
 """Streams and durable consumers of the in-memory bus, with the habits of the real ones, the bad ones included."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,16 +14,25 @@ from navarch_common.bus.matching import matches, overlap
 from navarch_common.clock import Clock
 from navarch_common.events.subjects import StreamSpec
 
+_SERVER = Context()
+"""What a server does later belongs to none of its clients, whoever asked for it."""
+ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER"
+"""Where a server says what it did to a message; plain messages, lost where nobody listens."""
+
 
 class MemoryStream:
     """One stream: messages by sequence, a window of message ids, and its consumers."""
 
-    def __init__(self, spec: StreamSpec, clock: Clock) -> None:
+    def __init__(self, spec: StreamSpec, clock: Clock, advise: Callable[[str, bytes], None]) -> None:
+        """`advise` is called with the subject and the content of each advisory."""
         self.spec = spec
+        self.advise = advise
         self.last_sequence = 0
         self.bytes = 0
         self.consumers: dict[str, MemoryConsumer] = {}
-        self.listeners: set[Callable[[], None]] = set()
+        self.listeners: dict[Callable[[], None], None] = {}
+        """Told of each message, in the order in which they came."""
+        self.made_at = clock.now()
         self._clock = clock
         self._messages: dict[int, StoredMessage] = {}
         self._last: dict[str, int] = {}
@@ -63,6 +74,8 @@ class MemoryStream:
         return PubAck(self.spec.name, message.sequence, duplicate=False)
 
     def get(self, sequence: int) -> StoredMessage | None:
+        """The message, unless it was removed or has grown too old."""
+        self._enforce_limits(self._clock.now())
         return self._messages.get(sequence)
 
     def remove(self, sequence: int) -> None:
@@ -72,8 +85,23 @@ class MemoryStream:
             if self._last.get(message.subject) == sequence:
                 del self._last[message.subject]
 
+    def purge(self) -> int:
+        """Removes every message, those that are out with a reader too, and returns how many. Their ids stay known: what
+        is published again under one of them is acknowledged, and not stored."""
+        purged = list(self._messages)
+        for sequence in purged:
+            self.remove(sequence)
+        self._in_order.clear()
+        for consumer in self.consumers.values():
+            consumer.forget()
+        return len(purged)
+
     def last(self, subject: str) -> StoredMessage | None:
+        """`subject` may have wildcards."""
         self._enforce_limits(self._clock.now())
+        if "*" in subject or ">" in subject:
+            newest = (self._messages[sequence] for sequence in reversed(self._in_order) if sequence in self._messages)
+            return next((message for message in newest if matches(subject, message.subject)), None)
         sequence = self._last.get(subject)
         return None if sequence is None else self._messages.get(sequence)
 
@@ -147,6 +175,8 @@ class MemoryConsumer:
     filter_subject: str
     ack_wait_s: float
     max_ack_pending: int
+    max_deliver: int = -1
+    """After so many deliveries a message comes no more, though it stays in the stream; -1: it comes until acknowledged."""
     position: int = 0
     """The last sequence that was delivered for the first time."""
     pulls: deque[Pull] = field(default_factory=deque)
@@ -168,6 +198,17 @@ class MemoryConsumer:
         if self.stream.spec.retention == "work_queue":
             self.stream.remove(sequence)
         self.pump()
+
+    def term(self, delivered: Delivered) -> None:
+        """Never again, and an advisory says so, also where it had been ended before."""
+        self._advise("MSG_TERMINATED", "terminated", delivered.message.sequence, delivered.deliveries)
+        self.ack(delivered.message.sequence)
+
+    def forget(self) -> None:
+        """Everything that was out is gone."""
+        for sequence in list(self.outstanding):
+            self._release(sequence)
+        self.position = self.stream.last_sequence
 
     def nak(self, sequence: int, delay_s: float) -> None:
         self._rearm(sequence, delay_s)
@@ -223,12 +264,28 @@ class MemoryConsumer:
         self.again.discard(sequence)
         if entry.timer is not None:
             entry.timer.cancel()
-        entry.timer = asyncio.get_running_loop().call_later(delay_s, self._come_again, sequence)
+        entry.timer = asyncio.get_running_loop().call_later(delay_s, self._come_again, sequence, context=_SERVER)
 
     def _come_again(self, sequence: int) -> None:
-        if sequence in self.outstanding:
+        entry = self.outstanding.get(sequence)
+        if entry is None:
+            return
+        if 0 < self.max_deliver <= entry.deliveries:
+            self._release(sequence)
+            self._advise("MAX_DELIVERIES", "max_deliver", sequence, entry.deliveries)
+        else:
             self.again.add(sequence)
-            self.pump()
+        self.pump()
+
+    def _advise(self, subject: str, kind: str, sequence: int, deliveries: int) -> None:
+        said = {
+            "type": f"io.nats.jetstream.advisory.v1.{kind}",
+            "stream": self.stream.spec.name,
+            "consumer": self.durable,
+            "stream_seq": sequence,
+            "deliveries": deliveries,
+        }
+        self.stream.advise(f"{ADVISORY}.{subject}.{said['stream']}.{self.durable}", json.dumps(said).encode())
 
     def _release(self, sequence: int) -> None:
         self.again.discard(sequence)

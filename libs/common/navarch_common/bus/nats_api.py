@@ -62,6 +62,7 @@ class StreamState(Struct, frozen=True):
 class StreamInfo(Struct):
     config: dict[str, Any]
     state: StreamState = StreamState()
+    created: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ConsumerInfo(Struct):

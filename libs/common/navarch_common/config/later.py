@@ -6,26 +6,14 @@ worse than none. Whoever builds one of them removes it here.
 
 from __future__ import annotations
 
-from typing import Final
-
-from navarch_common.config.limits import LimitsConfig
 from navarch_common.config.pools import PoolDefaults
 from navarch_common.config.problems import Report
 from navarch_common.config.schema import Config
 
-FLEET_LIMITS: Final = ("dollars_per_hour",)
-PROVIDER_LIMITS: Final = ("nodes", "dollars_per_hour", "replacements_per_hour")
-POOL_LIMITS: Final = ("nodes", "dollars_per_hour")
-
 
 def ask_for_later(config: Config, report: Report) -> None:
     """Note every setting that would have no effect yet."""
-    paths = _limits("limits", config.limits, FLEET_LIMITS)
-    for name, provider in config.providers.items():
-        paths += _limits(f"providers.{name}.limits", provider.limits, PROVIDER_LIMITS)
-    for name, pool in config.pools.items():
-        paths += _limits(f"pools.{name}.limits", pool.limits, POOL_LIMITS)
-        paths += [f"pools.{name}.{key}" for key in _of_pool(pool)]
+    paths = [f"pools.{name}.{key}" for name, pool in config.pools.items() for key in _of_pool(pool)]
     for path in paths:
         if not report.is_bad(path):
             report.add(path, "this setting is not available in this release; only its default loads")
@@ -33,7 +21,6 @@ def ask_for_later(config: Config, report: Report) -> None:
 
 def _of_pool(pool: PoolDefaults) -> list[str]:
     wanted = {
-        "automation": pool.automation == "approve",
         "disruption.windows": bool(pool.disruption.windows),
         "repair": bool(pool.repair),
         "spot": pool.spot,
@@ -42,7 +29,3 @@ def _of_pool(pool: PoolDefaults) -> list[str]:
         "warm": pool.warm > 0,
     }
     return [key for key, is_wanted in wanted.items() if is_wanted]
-
-
-def _limits(path: str, limits: LimitsConfig, keys: tuple[str, ...]) -> list[str]:
-    return [f"{path}.{key}" for key in keys if getattr(limits, key) is not None]

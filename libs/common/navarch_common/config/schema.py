@@ -72,6 +72,8 @@ class StateConfig(Section, frozen=True, kw_only=True):
     """Address. None starts an embedded server. `NAVARCH_REDIS_URL` wins."""
     tls: TlsConfig | None = None
     """Files for `rediss://`."""
+    replicas: Literal[0, 1, 2] | None = None
+    """How many replicas must have a commit before it counts (Redis' WAIT). None is one behind Sentinels, else none."""
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):

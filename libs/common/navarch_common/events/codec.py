@@ -9,19 +9,26 @@ from msgspec import Struct, structs
 
 from navarch_common.errors import NavarchError
 from navarch_common.events import kinds
+from navarch_common.events.audit import Audit
 from navarch_common.events.base import POOL_NONE, Event
-from navarch_common.events.messages import MESSAGE_BYTES_MAX, QueueDepth
+from navarch_common.events.messages import EVENT_BYTES_MAX, MESSAGE_BYTES_MAX, QueueDepth
 from navarch_common.model.base import Count
 
 T = TypeVar("T")
 
+_AT_TYPE = " - at `$.type`"
+"""How msgspec ends its sentence about a tag that is none of those expected."""
 _encoder = msgspec.json.Encoder()
-_event_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, kinds.ALL))
+_event_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, (*kinds.ALL, Audit)))
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 class BadMessage(NavarchError, ValueError):
     """A message that cannot be used: too large, not JSON, not of the type, out of bounds, or contradicting its subject."""
+
+
+class NewerMessage(BadMessage):
+    """A message of a type that is not known here: of a later release, or nonsense."""
 
 
 def encode(message: Struct) -> bytes:
@@ -47,7 +54,8 @@ def decode(data: bytes, as_type: Any, *, size_max: int = MESSAGE_BYTES_MAX) -> A
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadMessage(f"{error} in {data[:80]!r}") from error
+        kind = NewerMessage if str(error).endswith(_AT_TYPE) else BadMessage
+        raise kind(f"{error} in {data[:80]!r}") from error
 
 
 def decode_queue_depth(data: bytes) -> QueueDepth:
@@ -79,8 +87,10 @@ def event_id(revision: int, ordinal: int) -> str:
 
 def decode_event(data: bytes) -> Event:
     """Raises `BadMessage`. An event of a later release whose type is not known raises it too."""
+    if len(data) > EVENT_BYTES_MAX:
+        raise BadMessage(f"{len(data)} bytes, more than the {EVENT_BYTES_MAX} allowed for an event")
     try:
         event: Event = _event_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadMessage(f"{error} in {data[:80]!r}") from error
     return event

@@ -143,10 +143,26 @@ class NodeTerminated(Event, frozen=True, kw_only=True, tag="node.terminated.v1")
     lived_s: Seconds = 0.0
 
 
+class NodeReplacementCancelled(Event, frozen=True, kw_only=True, tag="node.replacement-cancelled.v1"):
+    """An operator stopped it: the failed node is kept, cordoned."""
+
+    KIND: ClassVar[str] = "node.replacement-cancelled"
+    replaced_by: Name = ""
+
+
 class InstanceLeaked(Event, frozen=True, kw_only=True, tag="instance.leaked.v1"):
     """A machine with our tags and no record was found at a provider."""
 
     KIND: ClassVar[str] = "instance.leaked"
+    provider: Name = ""
+    instance_id: Name = ""
+    price_per_hour: Dollars | None = None
+
+
+class InstanceCollected(Event, frozen=True, kw_only=True, tag="instance.collected.v1"):
+    """A leaked machine that we ended is gone."""
+
+    KIND: ClassVar[str] = "instance.collected"
     provider: Name = ""
     instance_id: Name = ""
     price_per_hour: Dollars | None = None
@@ -170,6 +186,28 @@ class PoolPaused(Event, frozen=True, kw_only=True, tag="pool.paused.v1"):
 
 class PoolResumed(Event, frozen=True, kw_only=True, tag="pool.resumed.v1"):
     KIND: ClassVar[str] = "pool.resumed"
+
+
+class PoolBreakerOpened(Event, frozen=True, kw_only=True, tag="pool.breaker-opened.v1"):
+    """So much fails in a pool that automation takes no node out any more, but for a canary now and then."""
+
+    KIND: ClassVar[str] = "pool.breaker-opened"
+    unhealthy: Count = 0
+    failed_starts: Count = 0
+
+
+class PoolBreakerClosed(Event, frozen=True, kw_only=True, tag="pool.breaker-closed.v1"):
+    KIND: ClassVar[str] = "pool.breaker-closed"
+
+
+class PoolChangeHeld(Event, frozen=True, kw_only=True, tag="pool.change-held.v1"):
+    """Automation waits for an operator to approve a change."""
+
+    KIND: ClassVar[str] = "pool.change-held"
+    change: Name = ""
+    act: Code = "none"
+    about: Name = ""
+    """The node, where it is about one."""
 
 
 class PoolRetiring(Event, frozen=True, kw_only=True, tag="pool.retiring.v1"):
@@ -234,9 +272,17 @@ class MessageRejected(Event, frozen=True, kw_only=True, tag="cluster.message-rej
     count: Count = 1
 
 
+class LimitReached(Event, frozen=True, kw_only=True, tag="cluster.limit-reached.v1"):
+    """A limit of the configuration keeps a pool from what it wants. Told once for a pool while it lasts."""
+
+    KIND: ClassVar[str] = "cluster.limit-reached"
+    limit: Text = ""
+    """The key: `limits.nodes`, `pools.training.limits.dollars_per_hour`."""
+
+
 class Alarm(Event, frozen=True, kw_only=True, tag="cluster.alarm.v1"):
     KIND: ClassVar[str] = "cluster.alarm"
 
 
-ALL: tuple[type[Event], ...] = tuple(Event.__subclasses__())
+ALL: tuple[type[Event], ...] = tuple(kind for kind in Event.__subclasses__() if kind.__module__ == __name__)
 """Every kind of event, in the order of this file."""

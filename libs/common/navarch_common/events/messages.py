@@ -17,6 +17,8 @@ from navarch_common.model.node import Registration
 
 MESSAGE_BYTES_MAX = 65_536
 """No agent's message is larger; one that is, is refused before it is decoded."""
+EVENT_BYTES_MAX = 1 << 20
+"""NATS carries nothing larger unless it is told to."""
 OBSERVATIONS_MAX = 64
 
 
@@ -133,6 +135,8 @@ class Probe(Message, frozen=True, kw_only=True, omit_defaults=True, tag="probe.v
 
     node: Id
     at: datetime
+    register: bool = False
+    """Register anew, and report again what faults there were: the asker has lost, or never got, what this boot has said."""
 
 
 class ProbeReply(FromNode, frozen=True, kw_only=True, omit_defaults=True, tag="probe-reply.v1"):

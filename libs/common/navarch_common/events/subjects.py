@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from navarch_common.events.audit import Audit, actor_token
 from navarch_common.events.base import POOL_NONE, Event
 from navarch_common.events.codec import subject_tokens
 from navarch_common.ids import check_id
+
+EVENTS_KEPT = timedelta(days=7)
+ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER"
+MAX_DELIVERIES, MSG_TERMINATED = "MAX_DELIVERIES", "MSG_TERMINATED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,20 @@ class Subjects:
     def queue_depths(self) -> str:
         return f"{self.prefix}.metrics.queue.>"
 
+    def audit(self, entry: Audit) -> str:
+        return f"{self.prefix}.audit.{actor_token(entry.actor)}.{entry.action}"
+
+    def audits(self, actor: str = "", action: str = "") -> str:
+        """A filter for entries of the audit."""
+        return f"{self.prefix}.audit.{actor_token(actor) if actor else '*'}.{action or '*'}"
+
+    def stream_of(self, subject: str) -> str:
+        """Where what waits in the outbox is kept once it is published."""
+        return self.stream("AUDIT" if subject.startswith(f"{self.prefix}.audit.") else "EVENTS")
+
     def event(self, event: Event) -> str:
+        if isinstance(event, Audit):
+            return self.audit(event)
         kind, what, pool, *node = subject_tokens(event)
         checked = pool if pool == POOL_NONE else check_id(pool, "pool")
         tail = "".join(f".{check_id(token, 'node')}" for token in node)
@@ -100,6 +118,13 @@ class Subjects:
     def dead(self, stream: str) -> str:
         return f"{self.prefix}.dead.{stream}"
 
+    @property
+    def advisories(self) -> tuple[str, ...]:
+        """What the servers tell of our own consumers: a message that they gave up delivering, or that was terminated.
+
+        Only of the stream whose consumers are ours: those of outsiders, who may fail as they like, would fill it."""
+        return tuple(f"{ADVISORY}.{what}.{self.stream('REPORTS')}.*" for what in (MAX_DELIVERIES, MSG_TERMINATED))
+
     def history(self, kind: Literal["health", "demand", "decision"], pool: str, node: str = "") -> str:
         tail = f".{check_id(node, 'node')}" if node else ""
         return f"{self.prefix}.history.{kind}.{check_id(pool, 'pool')}{tail}"
@@ -125,7 +150,14 @@ class Subjects:
                 name=self.stream("EVENTS"),
                 subjects=(f"{p}.events.>",),
                 retention="limits",
-                max_age=timedelta(days=7),
+                max_age=EVENTS_KEPT,
+                max_bytes=2 << 30,
+            ),
+            StreamSpec(
+                name=self.stream("AUDIT"),
+                subjects=(f"{p}.audit.*.*",),
+                retention="limits",
+                max_age=timedelta(days=400),
                 max_bytes=2 << 30,
             ),
             StreamSpec(
@@ -139,7 +171,7 @@ class Subjects:
             ),
             StreamSpec(
                 name=self.stream("DEAD"),
-                subjects=(f"{p}.dead.*",),
+                subjects=(f"{p}.dead.*", *self.advisories),
                 retention="limits",
                 max_age=timedelta(days=28),
                 max_bytes=256 << 20,

@@ -37,10 +37,14 @@ class MetaRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     installation: Name
     """Random, made once: machines of another installation are never touched."""
     incarnation: Name
-    """New whenever the store starts empty."""
+    """New whenever the store starts empty, or has lost something."""
     epoch: Count = 0
     created_at: datetime
     safe_mode: SafeMode | None = None
+    safe_mode_left_at: datetime | None = None
+    """When safe mode ended last: what was not heard while records were being rebuilt has its time from then on."""
+    first_look: bool = False
+    """A first start, and not every provider has told yet what it has: nothing is launched."""
 
 
 class ConfigRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,6 +58,41 @@ class ConfigRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     source: Name
     """The file it came from."""
     at: datetime
+
+
+class Taking(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a configuration would take out of one pool."""
+
+    pool: Id
+    nodes: Count
+    """How many would be ended or replaced."""
+    of: Count
+    """How many there are."""
+    why: Text
+    named: Annotated[tuple[Id, ...], Meta(max_length=256)] = ()
+    """Those that are known by now. Which of the nodes that become too many go is decided when they are idle."""
+
+
+class ProposedConfig(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """The configuration that would take too much out of a pool, until an operator has spoken. There is one at most."""
+
+    change: Id
+    """What `navarch approve` takes. The same for as long as the text and what it would replace are."""
+    generation: Revision
+    """The one in force, which it would replace."""
+    text: Annotated[str, Meta(max_length=1_048_576)] = ""
+    """Empty once it is closed."""
+    sha256: Name
+    source: Name
+    at: datetime
+    takings: Annotated[tuple[Taking, ...], Meta(max_length=10_000)] = ()
+    retires: Annotated[tuple[Id, ...], Meta(max_length=10_000)] = ()
+    """Pools that it leaves out."""
+    closed: Literal["", "approved", "cancelled", "superseded"] = ""
+    """Empty: it waits. A cancelled text is not proposed again before the file has said something else."""
+    closed_by: Actor = "gateway"
+    request_id: Name = ""
+    """The request that closed it, so that the same again is known."""
 
 
 class InboxReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,5 +138,6 @@ class CommandRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 META: Family[MetaRecord] = Family("meta", MetaRecord, None)
 CONFIG: Family[ConfigRecord] = Family("config", ConfigRecord, "gateway")
+PROPOSAL: Family[ProposedConfig] = Family("proposal", ProposedConfig, "gateway")
 INBOX = Family("inbox", InboxRecord, "provisioner", pool_of=lambda record: record.pool)
 COMMAND = Family("command", CommandRecord, "provisioner", pool_of=lambda record: record.pool)

@@ -47,6 +47,8 @@ def worst(statuses: tuple[HealthStatus, ...]) -> HealthStatus:
 
 Action = Literal["none", "restart_app", "reset_gpu", "reboot_node", "drain_and_replace"]
 """What a verdict asks for. Core acts on `drain_and_replace` and, where no repair is configured, on the two before it."""
+ACTIONS_OF_FAILURE = frozenset({"drain_and_replace", "reset_gpu", "reboot_node"})
+"""Those that end in a replacement. The two repairs are among them: there is no repair to try first yet."""
 
 LineNumber = Annotated[int, Meta(ge=0, le=2**60)]
 """A line's number in a boot: its report's sequence and its place in the report."""
@@ -135,5 +137,22 @@ class HealthRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     reasons: tuple[Reason, ...] = ()
     trace: TraceParent = ""
 
+    @property
+    def failed(self) -> bool:
+        """The node failed, and should go."""
+        return self.status is HealthStatus.UNHEALTHY and self.action in ACTIONS_OF_FAILURE
+
+
+class AlarmRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """Something about the fleet that people must know, told once while it lasts, by whichever copy was first."""
+
+    name: Name
+    """`fleet-silence`, or `zone-silence/<provider>/<region>/<zone>`."""
+    active: bool
+    reason: Text
+    since: datetime
+    """When it was raised, or taken back."""
+
 
 HEALTH = Family("health", HealthRecord, "health", pool_of=lambda record: record.pool)
+ALARM: Family[AlarmRecord] = Family("alarm", AlarmRecord, "health")

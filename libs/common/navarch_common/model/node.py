@@ -18,6 +18,7 @@ from navarch_common.model.base import (
     Reason,
     Record,
     Revision,
+    Sequence,
     Text,
     TraceParent,
 )
@@ -175,12 +176,19 @@ class NodeRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     launch: Launch | None = None
     instance: Instance | None = None
     registration: Registration | None = None
+    boots: dict[Name, Sequence] = {}
+    """Per boot id the number of the newest registration that was taken, the latest boots last. One that comes again from an
+    earlier boot is no news."""
     replaces: Id | None = None
     replaced_by: Id | None = None
     replacement_reason: Text = ""
     failure_id: Name = ""
     """The failure that this node's replacement answers, copied from its health record when it was acted on."""
     drain: Drain | None = None
+    approved: Name = ""
+    """The change or wish that let it through where automation waits for operators: what follows needs no further word."""
+    by_force: bool = False
+    """An operator asked for its end over a hold, by force: holds stop nothing about it any more."""
     powered_off: bool = False
     """A clean stop of the one-process control plane powered the machine off; the next start boots it again."""
     labels: dict[str, str] = {}

@@ -54,6 +54,35 @@ class PoolRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     config_generation: Revision = 0
 
 
+class Breaker(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why automation takes no node out of a pool, and what is tried meanwhile. A record has it while it is open."""
+
+    since: datetime
+    code: Code
+    """`too-many-unhealthy` or `starts-failing`."""
+    reason: Text
+    canary: Name = ""
+    """The node that was let through last: its success closes the breaker."""
+    tries: Count = 0
+    retry_at: datetime
+    """No canary before then."""
+
+
+CHANGES_MAX = 256
+
+
+class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What automation would do and does not do, or not yet: `automation: observe` or `approve`."""
+
+    id: Id
+    """Stays the same as long as the reason for it does."""
+    act: Code
+    node: Name = ""
+    """Empty where it is about the pool as a whole."""
+    text: Text
+    since: datetime | None = None
+
+
 class SupplyRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     """How supply goes in a pool: failed launches, backoff, what the next step waits for. Written by the provisioner alone."""
 
@@ -64,6 +93,19 @@ class SupplyRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     """No launch before then."""
     exhausted_since: datetime | None = None
     """Every provider of the pool refused for want of capacity."""
+    failed_starts: Count = 0
+    """Machines in a row that came to nothing before they were usable."""
+    breaker: Breaker | None = None
+    breaker_closed_at: datetime | None = None
+    """Failures before then were seen, and did not keep it open."""
+    changes: Annotated[tuple[Change, ...], Meta(max_length=CHANGES_MAX)] = ()
+    """What waits for an operator, or is only said."""
+    cancelled: Annotated[dict[Id, datetime], Meta(max_length=64)] = {}
+    """Changes that an operator does not want."""
+    answers: Answers = {}
+    """What came of wishes that the provisioner grants for the pool as a whole, by request id."""
+    limits: Annotated[dict[Text, datetime], Meta(max_length=64)] = {}
+    """Limits of the configuration that keep it from what it wants, each since when."""
     swept_at: datetime | None = None
     """When all providers of the pool last gave a complete list."""
     blocked: Reason | None = None
@@ -78,34 +120,30 @@ class VerdictsMarker(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 FreezeLevel = Literal["terminate", "launch", "all"]
+GuardKind = Literal["freeze", "hold"]
 
 
 class Guard(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """What is forbidden now, by whom, why, until when."""
+    """What is forbidden now, by whom, why, until when. What follows from it is decided in `navarch_common.guards`.
+
+    A release that knows no holds takes one for a freeze of its pool: too much, never too little.
+    """
 
     name: Name
-    """`freeze` for the whole cluster, `freeze/<pool>` for one pool."""
+    """`freeze`, `freeze/<pool>`, `hold/pool/<pool>`, `hold/node/<node>`."""
     active: bool
+    kind: GuardKind = "freeze"
     level: FreezeLevel = "all"
     pool: Id | None = None
+    """The pool that it is about, or whose node."""
+    node: Id | None = None
+    """A hold on one node."""
     number: Revision = 0
-    """Rises with each freeze and unfreeze; the highest that can be read wins."""
+    """Rises with each change of any guard; the highest that can be read wins."""
     actor: Actor
     reason: Text
     at: datetime
     until: datetime | None = None
-
-
-def forbids(guards: tuple[Guard, ...], act: Literal["launch", "terminate"], pool: str, now: datetime) -> Guard | None:
-    """The freeze that forbids `act` in `pool` at `now`, or None."""
-    for guard in guards:
-        if not guard.active or (guard.until is not None and guard.until <= now):
-            continue
-        if guard.pool is not None and guard.pool != pool:
-            continue
-        if guard.level in ("all", act):
-            return guard
-    return None
 
 
 POOL = Family("pool", PoolRecord, "autoscaler", pool_of=lambda record: record.pool)

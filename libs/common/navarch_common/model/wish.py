@@ -9,7 +9,8 @@ from navarch_common.ids import Id
 from navarch_common.model.base import Actor, Code, Count, Family, Name, Record, Text
 
 NodeVerb = Literal["cordon", "uncordon", "drain", "replace", "terminate"]
-PoolVerb = Literal["scale", "pause", "resume"]
+ChangeVerb = Literal["approve", "cancel"]
+PoolVerb = Literal["scale", "pause", "resume", "close-breaker"]
 Outcome = Literal["accepted", "done", "refused", "failed", "expired"]
 """`accepted`: under way. The others are final."""
 
@@ -18,7 +19,7 @@ class Wish(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request. `id` is the caller's request id: the same id again is the same wish."""
 
     id: Name
-    verb: NodeVerb | PoolVerb
+    verb: NodeVerb | PoolVerb | ChangeVerb
     actor: Actor
     reason: Text = ""
     at: datetime
@@ -58,5 +59,17 @@ class PoolWish(Record, frozen=True, kw_only=True, omit_defaults=True):
     wish: Wish
 
 
+class ChangeWish(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """The latest wish about one change that automation holds, or about the replacement of one node."""
+
+    pool: Id
+    change: Id
+    """Its id; or the node whose replacement is meant."""
+    node: Name = ""
+    """The node whose replacement is to be stopped; empty where the change is one that waits."""
+    wish: Wish
+
+
 NODE_WISHES = Family("wish/node", NodeWishes, "gateway", pool_of=lambda record: record.pool)
 POOL_WISH = Family("wish/pool", PoolWish, "gateway", pool_of=lambda record: record.pool)
+CHANGE_WISH = Family("wish/change", ChangeWish, "gateway", pool_of=lambda record: record.pool)

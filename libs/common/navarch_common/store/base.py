@@ -3,7 +3,9 @@
 What it promises, and every adapter keeps (`tests/contract/test_store.py`):
 
 - A commit checks the incarnation, the fence and every expected revision; takes every budget holder; then writes all
-  records with their index entries and appends all events to the outbox, or does none of it.
+  records with their index entries, appends all events to the outbox and counts itself, or does none of it.
+- The count of commits only rises while the store lives: one that is smaller than what was seen before was rolled back,
+  and a connection that has seen more is refused (`RolledBack`).
 - A revision is max(previous + 1, server time in microseconds): it rises over deletes and rollbacks. All records of one
   commit get the same revision. A fence is max(previous + 1, server time in milliseconds).
 - `Conflict` means: read again, decide again; it may be one's own commit whose reply was lost. `Fenced` means: stop,
@@ -19,6 +21,7 @@ from typing import Any, Generic, Protocol
 from navarch_common.errors import NavarchError
 from navarch_common.events.base import Event
 from navarch_common.model.base import AnyKey, Family, Key, R, Record
+from navarch_common.model.cluster import MetaRecord
 
 ABSENT = 0
 """The revision of a record that is not there."""
@@ -46,6 +49,10 @@ class Fenced(StoreError):
 
 class WrongIncarnation(StoreError):
     """The store is not the one that this process started with. Nothing was written."""
+
+
+class RolledBack(WrongIncarnation):
+    """The store has forgotten commits that this process knows of. Nothing was written."""
 
 
 class NewerSchema(StoreError):
@@ -105,6 +112,18 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """A copy of a service that said not long ago that it lives."""
+
+    name: str
+    """`<service>/<instance>`."""
+    data: bytes
+    """What it says of itself."""
+    expires_at: datetime
+    """By the store's clock."""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that becomes true together."""
 
@@ -120,6 +139,19 @@ class Commit:
     lease: Lease | None = None
     trace: str = ""
     """The traceparent that its events carry in their headers."""
+    incarnation: str = ""
+    """The incarnation that the decision's records were read in; empty: the one that the connection is bound to."""
+    new_life: bool = False
+    """Begins a new life of a store that was lost or rolled back: neither incarnation nor count is checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which life the store is in, and how far it has come, read at one moment."""
+
+    meta: Stored[MetaRecord] | None
+    commits: int
+    """Commits applied so far. 0 where the store is empty, or a release before 0.2 wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +176,8 @@ class Committed:
     """This commit's own events."""
     waiting_before: int
     """Older entries in the outbox when it was applied."""
+    commits: int = 0
+    """How many commits the store has seen, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +194,36 @@ class Beat:
     """The heartbeat as it came, for readers of utilization and idleness."""
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What is asked about changes: of one family, after one revision, in one pool or in all."""
+
+    family: Family[Any]
+    revision: int
+    pool: str | None = None
+
+
 class StateStore(Protocol):
     """One connection to the shared state."""
 
-    def bind(self, incarnation: str) -> None:
-        """From now on each commit checks that the store is still this incarnation."""
+    @property
+    def incarnation(self) -> str:
+        """What it is bound to; empty before. Another one than before means: whatever was read before is of another life,
+        read whole again."""
+        ...
+
+    @property
+    def commits_seen(self) -> int:
+        """How many commits it is known to have counted, in the incarnation that it is bound to."""
+        ...
+
+    def bind(self, incarnation: str, commits: int = 0) -> None:
+        """From now on each commit checks that the store is still this incarnation and has counted at least `commits`, and
+        as many as any reply told since."""
+        ...
+
+    async def standing(self) -> Standing:
+        """The meta record with the count of commits. Raises `BadRecord`, `StoreUnavailable`."""
         ...
 
     async def get(self, key: Key[R]) -> Stored[R] | None:
@@ -180,8 +239,9 @@ class StateStore(Protocol):
         logged and counted: one bad record stops nobody."""
         ...
 
-    async def changed(self, family: Family[R], since: int, pool: str | None = None) -> list[Stored[R]]:
-        """Records written after revision `since`. Deleted ones do not appear: sweep in full now and then."""
+    async def changed(self, asked: Sequence[Since]) -> list[list[Stored[Any]]]:
+        """For each of `asked`, what was written after its revision. Deleted records do not appear: sweep in full now and
+        then. One question to the store, however much is asked."""
         ...
 
     async def commit(self, commit: Commit) -> Committed:
@@ -203,6 +263,19 @@ class StateStore(Protocol):
 
     async def leases(self, prefix: str = "") -> list[Lease]:
         """Those that have not expired, for people to see who holds what."""
+        ...
+
+    async def announce(self, name: str, data: bytes, ttl: timedelta) -> None:
+        """This copy lives, for `ttl` from now by the server's clock. Hot: no version, no incarnation. What expired is
+        forgotten on the way."""
+        ...
+
+    async def announced(self, prefix: str = "") -> list[Announced]:
+        """Those that have not expired, ordered by name."""
+        ...
+
+    async def withdraw(self, name: str) -> None:
+        """The copy is no more. Harmless twice."""
         ...
 
     async def write_beats(self, beats: Iterable[Beat]) -> None:

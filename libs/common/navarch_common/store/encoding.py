@@ -14,6 +14,7 @@ from itertools import chain
 import msgspec
 from msgspec import structs
 
+from navarch_common.events.audit import Audit
 from navarch_common.events.base import POOL_NONE, Event
 from navarch_common.events.codec import BadMessage, decode_event, encode, event_id, finish
 from navarch_common.events.subjects import Subjects
@@ -103,6 +104,39 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """What a connection knows of the store: its incarnation, and a count of commits that it has reached."""
+
+    incarnation: str = ""
+    commits: int = 0
+
+    def bind(self, incarnation: str, commits: int) -> "Bound":
+        """The count rises within one incarnation, and begins anew with another."""
+        seen = self.commits if incarnation == self.incarnation else 0
+        return Bound(incarnation, max(seen, commits))
+
+    def for_commit(self, commit: Commit) -> "Bound":
+        """What this commit is checked against."""
+        if commit.new_life:
+            return Bound()
+        if commit.incarnation in ("", self.incarnation):
+            return self
+        return Bound(commit.incarnation)
+
+    def after(self, sent: "Bound", commits: int) -> "Bound":
+        """After a reply to what was sent as `sent`; one that came late says nothing of another life."""
+        if not self.incarnation or sent.incarnation != self.incarnation:
+            return self
+        return Bound(self.incarnation, max(self.commits, commits))
+
+    def other_text(self, found: str) -> str:
+        return f"the store is incarnation {found or 'none'}, not {self.incarnation}"
+
+    def rolled_back_text(self, found: int) -> str:
+        return f"the store has seen {found} commits; {self.commits} are known of: it was rolled back"
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A commit that has been checked and encoded."""
 
@@ -165,6 +199,8 @@ def draft(event: Event, subjects: Subjects, trace: str) -> Draft:
     head, middle = _cut(data, b'"id":"', event_id(_GAP, 0).encode(), b'"')
     middle, tail = _cut(middle, b'"rev":', b"%d" % _GAP, b"")
     order = f"node/{event.node}" if event.node else f"pool/{event.pool or POOL_NONE}"
+    if isinstance(event, Audit):
+        order = f"audit/{event.node or event.pool or POOL_NONE}"
     return Draft(subjects.event(event), order, trace, head, middle, tail)
 
 

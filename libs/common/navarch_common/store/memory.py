@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 import structlog
@@ -17,8 +18,10 @@ import structlog
 from navarch_common.clock import Clock
 from navarch_common.events.subjects import Subjects
 from navarch_common.model.base import AnyKey, Family, Key, R
+from navarch_common.model.cluster import META
 from navarch_common.store.base import (
     ABSENT,
+    Announced,
     BadRecord,
     Beat,
     BudgetExhausted,
@@ -29,11 +32,15 @@ from navarch_common.store.base import (
     Lease,
     NewerSchema,
     OutboxEntry,
+    RolledBack,
+    Since,
+    Standing,
     Stored,
     StoreUnavailable,
     WrongIncarnation,
 )
 from navarch_common.store.encoding import (
+    Bound,
     Prepared,
     decode_stored,
     entry_id,
@@ -58,15 +65,24 @@ class Contents:
 
     values: dict[str, bytes] = field(default_factory=dict)
     indexes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Per index the revision of each record, in the order of revisions."""
     buckets: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per bucket when each holder took its place, in microseconds."""
     leases: dict[str, Lease] = field(default_factory=dict)
+    copies: dict[str, Announced] = field(default_factory=dict)
     beats: dict[str, Beat] = field(default_factory=dict)
     outbox: dict[str, OutboxEntry] = field(default_factory=dict)
     """In id order, which is the order of insertion."""
     revision: int = 0
     fence: int = 0
+    commits: int = 0
     incarnation: str = ""
+
+    def enter(self, index: str, path: str, revision: int) -> None:
+        """Lists a record, last: no later revision was given."""
+        paths = self.indexes.setdefault(index, {})
+        paths.pop(path, None)
+        paths[path] = revision
 
 
 class MemoryServer:
@@ -76,6 +92,12 @@ class MemoryServer:
         self.clock = clock
         self.contents = Contents()
         self.up = True
+        self.full = False
+        """Out of memory: refuses what would need more of it, still answers and still deletes."""
+
+    def check_room(self) -> None:
+        if self.full:
+            raise StoreUnavailable("told to be out of memory: command not allowed")
 
     def now_us(self) -> int:
         return to_us(self.clock.now())
@@ -90,8 +112,8 @@ class MemoryServer:
     def lose_everything(self) -> None:
         self.contents = Contents()
 
-    def apply(self, prepared: Prepared, incarnation: str) -> Committed:
-        self._check(prepared, incarnation)
+    def apply(self, prepared: Prepared, bound: Bound) -> Committed:
+        self._check(prepared, bound)
         contents, commit = self.contents, prepared.commit
         now = self.now_us()
         revision = contents.revision = max(contents.revision + 1, now)
@@ -99,8 +121,8 @@ class MemoryServer:
         for write in prepared.writes:
             self._unindex(write.key)
             contents.values[write.key.path] = join_value(revision, write.body)
-            for index in {index_of(write.key.family.name), index_of(write.key.family.name, write.pool)}:
-                contents.indexes.setdefault(index, {})[write.key.path] = revision
+            for index in _indexes(write.key, write.pool):
+                contents.enter(index, write.key.path, revision)
         for key in commit.delete:
             self._unindex(key)
             contents.values.pop(key.path, None)
@@ -113,12 +135,15 @@ class MemoryServer:
         entries = tuple(draft.entry(revision, ordinal) for ordinal, draft in enumerate(prepared.drafts))
         contents.outbox.update({entry.id: entry for entry in entries})
         contents.incarnation = prepared.incarnation or contents.incarnation
-        return Committed(revision, entries, waiting)
+        contents.commits += 1
+        return Committed(revision, entries, waiting, contents.commits)
 
-    def _check(self, prepared: Prepared, incarnation: str) -> None:
+    def _check(self, prepared: Prepared, bound: Bound) -> None:
         contents, commit = self.contents, prepared.commit
-        if incarnation and contents.incarnation != incarnation:
-            raise WrongIncarnation(f"the store is incarnation {contents.incarnation or 'none'}, not {incarnation}")
+        if bound.incarnation and contents.incarnation != bound.incarnation:
+            raise WrongIncarnation(bound.other_text(contents.incarnation))
+        if contents.commits < bound.commits:
+            raise RolledBack(bound.rolled_back_text(contents.commits))
         if commit.lease is not None:
             held = contents.leases.get(commit.lease.name)
             if held is None or held.fence != commit.lease.fence:
@@ -132,6 +157,7 @@ class MemoryServer:
             if value is not None and (stored := split_value(value).schema) > schema:
                 raise NewerSchema(newer_text(key, stored))
         self._check_budgets(commit)
+        self.check_room()
 
     def _check_budgets(self, commit: Commit) -> None:
         after: dict[str, set[str]] = {}
@@ -155,8 +181,13 @@ class MemoryServer:
 
     def _unindex(self, key: AnyKey) -> None:
         pool = pool_of(self.contents.values.get(key.path))
-        for index in {index_of(key.family.name), index_of(key.family.name, pool)}:
+        for index in _indexes(key, pool):
             self.contents.indexes.get(index, {}).pop(key.path, None)
+
+
+def _indexes(key: AnyKey, pool: str) -> tuple[str, ...]:
+    family = key.family.name
+    return (index_of(family), index_of(family, pool)) if pool else (index_of(family),)
 
 
 class MemoryStore:
@@ -177,17 +208,32 @@ class MemoryStore:
         self.unavailable = False
         self.delay_s: Callable[[], float] = lambda: 0.0
         """Asked before each call and before each reply."""
-        self._incarnation = incarnation
+        self._bound = Bound(incarnation)
         self._refuse = 0
         self._lose_replies = 0
+        self._lose_lease_replies = 0
         self._closed = False
 
     def connection(self) -> "MemoryStore":
         """Another connection to the same state, as another process would have."""
         return MemoryStore(self.server.clock, server=self.server, subjects=self.subjects)
 
-    def bind(self, incarnation: str) -> None:
-        self._incarnation = incarnation
+    @property
+    def incarnation(self) -> str:
+        return self._bound.incarnation
+
+    @property
+    def commits_seen(self) -> int:
+        return self._bound.commits
+
+    def bind(self, incarnation: str, commits: int = 0) -> None:
+        self._bound = self._bound.bind(incarnation, commits)
+
+    async def standing(self) -> Standing:
+        await self._travel()
+        meta, commits = self.server.contents.values.get(META.key().path), self.server.contents.commits
+        await self._travel_back()
+        return Standing(None if meta is None else decode_stored(META.key(), meta), commits)
 
     # What a test or a simulation may do to it
 
@@ -199,40 +245,47 @@ class MemoryStore:
         """The next commits are applied, and fail all the same: their reply is lost. Those that are refused don't count."""
         self._lose_replies = commits
 
+    def lose_lease_replies(self, calls: int = 1) -> None:
+        """The next calls about leases are carried out, and fail all the same."""
+        self._lose_lease_replies = calls
+
     def plant(self, key: AnyKey, value: bytes) -> None:
         """Puts a value as it is, whatever it is, under the family's index: what another release or a vandal wrote."""
         contents = self.server.contents
         contents.values[key.path] = value
-        contents.indexes.setdefault(index_of(key.family.name), {})[key.path] = contents.revision
+        contents.enter(index_of(key.family.name), key.path, contents.revision)
 
     # Records
 
     async def get(self, key: Key[R]) -> Stored[R] | None:
         await self._travel()
         value = self.server.contents.values.get(key.path)
-        await self._travel()
+        await self._travel_back()
         return None if value is None else decode_stored(key, value)
 
     async def get_many(self, keys: Sequence[AnyKey]) -> list[Stored[Any] | None]:
         await self._travel()
         values = [self.server.contents.values.get(key.path) for key in keys]
-        await self._travel()
+        await self._travel_back()
         return [None if value is None else decode_stored(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def records(self, family: Family[R], pool: str | None = None) -> list[Stored[R]]:
         await self._travel()
         index = self.server.contents.indexes.get(index_of(family.name, pool or ""), {})
         found = self._decode(family, sorted(index))
-        await self._travel()
+        await self._travel_back()
         return found
 
-    async def changed(self, family: Family[R], since: int, pool: str | None = None) -> list[Stored[R]]:
+    async def changed(self, asked: Sequence[Since]) -> list[list[Stored[Any]]]:
         await self._travel()
-        index = self.server.contents.indexes.get(index_of(family.name, pool or ""), {})
-        newer = sorted((revision, path) for path, revision in index.items() if revision > since)
-        found = self._decode(family, [path for _, path in newer])
-        await self._travel()
+        found = [self._changed(since) for since in asked]
+        await self._travel_back()
         return found
+
+    def _changed(self, since: Since) -> list[Stored[Any]]:
+        index = self.server.contents.indexes.get(index_of(since.family.name, since.pool or ""), {})
+        newer = takewhile(lambda path: index[path] > since.revision, reversed(index))
+        return self._decode(since.family, [path for _, path in sorted((index[path], path) for path in newer)])
 
     def _decode(self, family: Family[R], paths: Iterable[str]) -> list[Stored[R]]:
         found: list[Stored[R]] = []
@@ -250,12 +303,20 @@ class MemoryStore:
         if self._refuse:
             self._refuse -= 1
             raise StoreUnavailable("told to fail before applying")
-        committed = self.server.apply(prepared, self._incarnation)
+        bound = self._bound.for_commit(commit)
+        committed = self.server.apply(prepared, bound)
         if self._lose_replies:
             self._lose_replies -= 1
             raise StoreUnavailable("told to lose the reply")
-        await self._travel()
+        await self._travel_back()
+        self._bound = self._bound.after(bound, committed.commits)
         return committed
+
+    async def _lease_answer(self) -> None:
+        if self._lose_lease_replies:
+            self._lose_lease_replies -= 1
+            raise StoreUnavailable("told to lose the reply")
+        await self._travel()
 
     async def holders(self, bucket: str, window: timedelta | None = None) -> list[str]:
         await self._travel()
@@ -269,9 +330,10 @@ class MemoryStore:
         held = contents.leases.get(name)
         lease = None
         if held is None or held.owner == owner or held.expires_at <= now:
+            self.server.check_room()
             contents.fence = max(contents.fence + 1, self.server.now_us() // 1000)
             lease = contents.leases[name] = Lease(name, owner, contents.fence, now + ttl)
-        await self._travel()
+        await self._lease_answer()
         return lease
 
     async def renew(self, lease: Lease, ttl: timedelta) -> Lease | None:
@@ -279,9 +341,10 @@ class MemoryStore:
         held = self.server.contents.leases.get(lease.name)
         renewed = None
         if held is not None and held.fence == lease.fence:
+            self.server.check_room()
             renewed = replace(held, expires_at=self.server.clock.now() + ttl)
             self.server.contents.leases[lease.name] = renewed
-        await self._travel()
+        await self._lease_answer()
         return renewed
 
     async def release(self, lease: Lease) -> None:
@@ -289,6 +352,7 @@ class MemoryStore:
         held = self.server.contents.leases.get(lease.name)
         if held is not None and held.fence == lease.fence:
             del self.server.contents.leases[lease.name]
+        await self._lease_answer()
 
     async def leases(self, prefix: str = "") -> list[Lease]:
         await self._travel()
@@ -296,14 +360,40 @@ class MemoryStore:
         held = sorted(self.server.contents.leases.items())
         return [lease for name, lease in held if name.startswith(prefix) and lease.expires_at > now]
 
+    # Copies
+
+    async def announce(self, name: str, data: bytes, ttl: timedelta) -> None:
+        await self._travel()
+        now, copies = self.server.clock.now(), self.server.contents.copies
+        copies[name] = Announced(name, bytes(data), now + ttl)
+        for dead in [one for one, said in copies.items() if said.expires_at <= now]:
+            del copies[dead]
+        await self._travel_back()
+
+    async def announced(self, prefix: str = "") -> list[Announced]:
+        await self._travel()
+        now = self.server.clock.now()
+        copies = sorted(self.server.contents.copies.items())
+        found = [said for name, said in copies if name.startswith(prefix) and said.expires_at > now]
+        await self._travel_back()
+        return found
+
+    async def withdraw(self, name: str) -> None:
+        await self._travel()
+        self.server.contents.copies.pop(name, None)
+        await self._travel_back()
+
     # Beats
 
     async def write_beats(self, beats: Iterable[Beat]) -> None:
+        batch = list(beats)
         await self._travel()
+        self.server.check_room()
         known = self.server.contents.beats
-        for beat in beats:
+        for beat in batch:
             if beat.node not in known or known[beat.node].due_at < beat.due_at:
                 known[beat.node] = beat
+        await self._travel_back()
 
     async def beats(self, nodes: Sequence[str]) -> list[Beat | None]:
         await self._travel()
@@ -318,6 +408,7 @@ class MemoryStore:
         await self._travel()
         for node in nodes:
             self.server.contents.beats.pop(node, None)
+        await self._travel_back()
 
     # Outbox
 
@@ -335,13 +426,14 @@ class MemoryStore:
                 found.append(replace(entry, age_s=age_s))
             if len(found) >= limit:
                 break
-        await self._travel()
+        await self._travel_back()
         return found
 
     async def outbox_done(self, ids: Sequence[str]) -> None:
         await self._travel()
         for id_ in ids:
             self.server.contents.outbox.pop(id_, None)
+        await self._travel_back()
 
     async def outbox_length(self) -> int:
         await self._travel()
@@ -359,6 +451,10 @@ class MemoryStore:
 
     async def close(self) -> None:
         self._closed = True
+
+    async def _travel_back(self) -> None:
+        """The reply's way."""
+        await self._travel()
 
     async def _travel(self) -> None:
         """Lets others run, as a network would. Raises `StoreUnavailable` when it does not arrive."""

@@ -1,4 +1,4 @@
-"""Sends outbox entries to the events' stream: what committer and relay share."""
+"""Sends outbox entries to the streams of events and of the audit: what committer and relay share."""
 
 import asyncio
 from collections.abc import Iterable
@@ -17,8 +17,7 @@ class Publisher:
     """Publishes entries one by one, each taken out of the outbox once the stream has stored it."""
 
     def __init__(self, store: StateStore, bus: Bus, subjects: Subjects) -> None:
-        self._store, self._bus = store, bus
-        self._stream = subjects.stream("EVENTS")
+        self._store, self._bus, self._subjects = store, bus, subjects
 
     async def publish(self, entry: OutboxEntry) -> None:
         """Raises `BusError` or `StoreError`: the entry is then in doubt, still waits, and may go out once more."""
@@ -35,8 +34,9 @@ class Publisher:
                 )
         except TimeoutError as error:
             raise BusTimeout(f"no word of {entry.id} on {entry.subject} within {2 * PUBLISH_TIMEOUT_S} s") from error
-        if ack.stream != self._stream:
-            raise StreamRefused(f"{entry.subject} went to the stream {ack.stream}, not to {self._stream}")
+        stream = self._subjects.stream_of(entry.subject)
+        if ack.stream != stream:
+            raise StreamRefused(f"{entry.subject} went to the stream {ack.stream}, not to {stream}")
         await self._store.outbox_done([entry.id])
 
     async def settle(self, entry: OutboxEntry) -> bool:
@@ -51,7 +51,7 @@ class Publisher:
     async def _is_last(self, entry: OutboxEntry) -> bool:
         try:
             async with asyncio.timeout(2 * PUBLISH_TIMEOUT_S):
-                last = await self._bus.last_message(self._stream, entry.subject)
+                last = await self._bus.last_message(self._subjects.stream_of(entry.subject), entry.subject)
         except TimeoutError as error:
             raise BusTimeout(f"no answer to what {entry.subject} told last") from error
         return last is not None and last.data == entry.data

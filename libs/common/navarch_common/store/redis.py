@@ -2,11 +2,12 @@
 
 Everything of a cluster lies under `navarch:{<cluster>}:…`:
 
-    state            hash: revision, fence, incarnation
+    state            hash: revision, fence, incarnation, commits
     record:<path>    one record: `<revision> <schema> <pool> <json>`
     index:<family>[@<pool>]   sorted set of paths by revision: all records of a family, or a pool's
     budget:<bucket>  sorted set of holders by when they took their place
     leases           hash: `<fence> <expires> <owner>` by name
+    copies           hash: `<expires> <what it says>` by service and copy
     beats:due, beats:samples  sorted set of deadlines, hash of samples
     outbox           stream of events, its ids the events' ids
 
@@ -15,6 +16,7 @@ what was asked may or may not have been done.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -22,49 +24,44 @@ from importlib.resources import files
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from navarch_common.cancellation import heeded
 from navarch_common.events.codec import event_id
 from navarch_common.events.subjects import Subjects
 from navarch_common.ids import check_id
 from navarch_common.model.base import AnyKey, Family, Key, R
+from navarch_common.model.cluster import META
 from navarch_common.store.base import (
+    Announced,
     BadRecord,
     Beat,
     Commit,
     Committed,
     Lease,
     OutboxEntry,
+    Since,
+    Standing,
     StateStore,
     Stored,
     StoreError,
     StoreUnavailable,
 )
-from navarch_common.store.encoding import decode_stored, entry_id, from_us, prepare, to_us
+from navarch_common.store.encoding import Bound, decode_stored, entry_id, from_us, prepare, to_us
 from navarch_common.store.redis_commit import Names, Pools, commit_call, committed
-from navarch_common.store.redis_connect import RedisTls, connect, shown
+from navarch_common.store.redis_connect import RedisTls, behind_sentinel, connect, shown
+from navarch_common.store.redis_replicas import Replicas
 from navarch_common.store.redis_settings import check_settings
 
 log = structlog.get_logger(__name__)
 
 CHUNK = 500
 """Keys in one MGET: a longer one would keep others waiting (100,000 keys: 150 ms)."""
-_PASSING = frozenset(
-    {
-        "BUSY",
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",
-        "NOREPLICAS",
-        "OOM",
-        "READONLY",
-        "TRYAGAIN",
-        "UNKILLABLE",
-    }
+_PASSING = re.compile(
+    r"(?:\A|-|\(')(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|UNKILLABLE)\b"
 )
-"""First words of replies that say: not now."""
+"""Replies that say: not now. The word stands first, or behind what an older server or the client put before it when
+the command came from a script or was one of several."""
 
 
 class RedisStore:
@@ -77,26 +74,45 @@ class RedisStore:
         cluster: str = "default",
         subjects: Subjects | None = None,
         tls: RedisTls | None = None,
+        replicas: int | None = None,
         timeout_s: float = 2.0,
         connections_max: int = 32,
     ) -> None:
         """`timeout_s` bounds each answer of the server; a call that waits for a free connection waits as long again.
-        Raises `StoreError` on a URL that it cannot use."""
+        `replicas`: how many must have a commit before it counts; None is one behind Sentinels, else none. Raises `StoreError` on a URL that it cannot use."""
         self._names = Names(check_id(cluster, "cluster"))
         self._subjects = subjects or Subjects()
         self._url = shown(url)
         self._timeout_s = timeout_s
         self._redis = connect(url, timeout_s=timeout_s, tls=tls)
+        self._replicas = int(behind_sentinel(url)) if replicas is None else replicas
         self._commit = self._redis.register_script(_script("commit"))
+        self._replicated = Replicas(self._redis, self._replicas)
         self._lease = self._redis.register_script(_script("lease"))
+        self._announce = self._redis.register_script(_script("announce"))
         self._write_beats = self._redis.register_script(_script("beats"))
         self._free = asyncio.Semaphore(connections_max)
-        self._incarnation = ""
+        self._bound = Bound()
         self.bad_records = 0
         """Records left out because they could not be decoded."""
 
-    def bind(self, incarnation: str) -> None:
-        self._incarnation = incarnation
+    @property
+    def incarnation(self) -> str:
+        return self._bound.incarnation
+
+    @property
+    def commits_seen(self) -> int:
+        return self._bound.commits
+
+    def bind(self, incarnation: str, commits: int = 0) -> None:
+        self._bound = self._bound.bind(incarnation, commits)
+
+    async def standing(self) -> Standing:
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hget(self._names.state, "commits")
+        pipeline.get(self._names.record(META.key().path))
+        commits, meta = await self._ask("standing", pipeline.execute)
+        return Standing(None if meta is None else decode_stored(META.key(), meta), int(commits or 0))
 
     # Records
 
@@ -110,13 +126,21 @@ class RedisStore:
 
     async def records(self, family: Family[R], pool: str | None = None) -> list[Stored[R]]:
         index = self._names.index(family.name, pool or "")
-        paths = [path.decode() for path in await self._ask("records", self._redis.zrange, index, 0, -1)]
-        return await self._decoded(family, sorted(paths))
+        paths = sorted(path.decode() for path in await self._ask("records", self._redis.zrange, index, 0, -1))
+        return self._decoded(family, zip(paths, await self._values(paths), strict=True))
 
-    async def changed(self, family: Family[R], since: int, pool: str | None = None) -> list[Stored[R]]:
-        index = self._names.index(family.name, pool or "")
-        paths = await self._ask("changed", self._redis.zrangebyscore, index, f"({since}", "+inf")
-        return await self._decoded(family, [path.decode() for path in paths])
+    async def changed(self, asked: Sequence[Since]) -> list[list[Stored[Any]]]:
+        pipeline = self._redis.pipeline(transaction=True)
+        for since in asked:
+            index = self._names.index(since.family.name, since.pool or "")
+            pipeline.zrangebyscore(index, f"({since.revision}", "+inf")
+        found = await self._ask("changed", pipeline.execute)
+        paths = [[path.decode() for path in one] for one in found]
+        values = iter(await self._values([path for one in paths for path in one]))
+        return [
+            self._decoded(since.family, [(path, next(values)) for path in one])
+            for since, one in zip(asked, paths, strict=True)
+        ]
 
     async def _values(self, paths: Sequence[str]) -> list[bytes | None]:
         values: list[bytes | None] = []
@@ -125,9 +149,9 @@ class RedisStore:
             values += await self._ask("get_many", self._redis.mget, names)
         return values
 
-    async def _decoded(self, family: Family[R], paths: Sequence[str]) -> list[Stored[R]]:
+    def _decoded(self, family: Family[R], values: Iterable[tuple[str, bytes | None]]) -> list[Stored[R]]:
         found: list[Stored[R]] = []
-        for path, value in zip(paths, await self._values(paths), strict=True):
+        for path, value in values:
             if value is None:
                 continue
             try:
@@ -140,11 +164,16 @@ class RedisStore:
     async def commit(self, commit: Commit) -> Committed:
         prepared = prepare(commit, self._subjects)
         pools: Pools = {}
+        bound = self._bound.for_commit(commit)
         for _ in range(4):
-            call = commit_call(prepared, self._names, self._incarnation, pools)
-            reply = await self._ask("commit", self._commit, keys=call.keys, args=call.args)
-            outcome = committed(prepared, self._incarnation, reply)
+            call = commit_call(prepared, self._names, bound, pools)
+            if self._replicas:
+                reply = await self._ask("commit", self._replicated.run, self._commit, call.keys, call.args)
+            else:
+                reply = await self._ask("commit", self._commit, keys=call.keys, args=call.args)
+            outcome = committed(prepared, bound, reply)
             if isinstance(outcome, Committed):
+                self._bound = self._bound.after(bound, outcome.commits)
                 return outcome
             pools |= outcome
         raise StoreUnavailable(f"records moved between pools during each of four tries to commit: {pools}")
@@ -174,10 +203,23 @@ class RedisStore:
         return Lease(name, reply[2].decode(), int(reply[0]), from_us(int(reply[1]))) if reply else None
 
     async def leases(self, prefix: str = "") -> list[Lease]:
-        now = await self.now()
-        held = await self._ask("leases", self._redis.hgetall, self._names.leases)
+        now, held = await self._at("leases", self._names.leases)
         found = [_lease(name.decode(), value) for name, value in sorted(held.items())]
         return [lease for lease in found if lease.name.startswith(prefix) and lease.expires_at > now]
+
+    # Copies
+
+    async def announce(self, name: str, data: bytes, ttl: timedelta) -> None:
+        args: list[str | bytes | int] = [name, ttl // timedelta(microseconds=1), data]
+        await self._ask("announce", self._announce, keys=[self._names.copies], args=args)
+
+    async def announced(self, prefix: str = "") -> list[Announced]:
+        now, said = await self._at("announced", self._names.copies)
+        found = [_announced(name.decode(), value) for name, value in sorted(said.items())]
+        return [one for one in found if one.name.startswith(prefix) and one.expires_at > now]
+
+    async def withdraw(self, name: str) -> None:
+        await self._ask("withdraw", self._redis.hdel, self._names.copies, name)
 
     # Beats
 
@@ -248,7 +290,7 @@ class RedisStore:
         return from_us(int(seconds) * 1_000_000 + int(us))
 
     async def check(self) -> list[str]:
-        info = await self._ask("check", self._redis.info, "server")
+        info = await self._ask("check", self._redis.info, "server", "replication")
         try:
             settings = await self._ask("check", self._redis.config_get, "*append*", "maxmemory*")
         except StoreUnavailable:
@@ -256,13 +298,21 @@ class RedisStore:
         except StoreError as error:
             settings = {}
             log.info("the server does not tell its settings", error=str(error))
-        return check_settings(info, settings)
+        return check_settings(info, settings, replicas=self._replicas)
 
     async def close(self) -> None:
         # Whoever closes has no use for what is wrong with the connections.
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(self._timeout_s):
                 await self._redis.aclose(close_connection_pool=True)
+
+    async def _at(self, what: str, name: str) -> tuple[datetime, dict[bytes, bytes]]:
+        """A hash and the server's time, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.hgetall(name)
+        (seconds, us), fields = await self._ask(what, pipeline.execute)
+        return from_us(int(seconds) * 1_000_000 + int(us)), fields
 
     async def _ask(self, what: str, command: Callable[..., Any], *args: Any, **options: Any) -> Any:
         async with self._bounded(what):
@@ -276,11 +326,23 @@ class RedisStore:
                 with heeded():
                     yield
         except ResponseError as error:
-            word = str(error).partition(" ")[0]
-            kind = StoreUnavailable if word in _PASSING else StoreError
+            if is_read_only(error):
+                # A primary that was demoted: the next call asks anew where the primary is.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+            kind = StoreUnavailable if is_passing(error) else StoreError
             raise kind(f"{what} on {self._url}: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"{what} on {self._url}: {error!s:.300} ({type(error).__name__})") from error
+
+
+def is_passing(error: ResponseError) -> bool:
+    """Whether the server says that it cannot now, rather than that it never will."""
+    return isinstance(error, OutOfMemoryError | ReadOnlyError) or _PASSING.search(str(error)) is not None
+
+
+def is_read_only(error: ResponseError) -> bool:
+    """Whether this is no primary any more."""
+    return isinstance(error, ReadOnlyError) or "-READONLY " in str(error)
 
 
 def _script(name: str) -> str:
@@ -290,6 +352,11 @@ def _script(name: str) -> str:
 def _lease(name: str, value: bytes) -> Lease:
     fence, expires, owner = value.decode().split(" ", 2)
     return Lease(name, owner, int(fence), from_us(int(expires)))
+
+
+def _announced(name: str, value: bytes) -> Announced:
+    expires, data = value.split(b" ", 1)
+    return Announced(name, data, from_us(int(expires)))
 
 
 def _beat_value(beat: Beat) -> bytes:

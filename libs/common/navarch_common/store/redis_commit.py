@@ -12,10 +12,18 @@ from navarch_common.store.base import (
     Conflict,
     Fenced,
     NewerSchema,
+    RolledBack,
     StoreError,
     WrongIncarnation,
 )
-from navarch_common.store.encoding import Prepared, fenced_text, index_of, newer_text, written_schemas
+from navarch_common.store.encoding import (
+    Bound,
+    Prepared,
+    fenced_text,
+    index_of,
+    newer_text,
+    written_schemas,
+)
 
 Argument = str | bytes | int
 Pools = dict[str, str]
@@ -38,6 +46,10 @@ class Names:
     @property
     def leases(self) -> str:
         return self("leases")
+
+    @property
+    def copies(self) -> str:
+        return self("copies")
 
     @property
     def outbox(self) -> str:
@@ -82,13 +94,14 @@ class Call:
         return self.position(self.names.index(family, pool)) if pool else 0
 
 
-def commit_call(prepared: Prepared, names: Names, incarnation: str, pools: Mapping[str, str]) -> Call:
+def commit_call(prepared: Prepared, names: Names, bound: Bound, pools: Mapping[str, str]) -> Call:
     commit = prepared.commit
     call = Call(names)
     for name in (names.state, names.leases, names.outbox):
         call.position(name)
     lease = commit.lease
-    call.args += [incarnation, lease.name if lease else "", lease.fence if lease else "", prepared.incarnation]
+    call.args += [bound.incarnation, bound.commits]
+    call.args += [lease.name if lease else "", lease.fence if lease else "", prepared.incarnation]
     call.args += [len(commit.expect), len(prepared.writes), len(commit.delete)]
     call.args += [len(commit.refund), len(commit.spend), len(prepared.drafts)]
     for key, revision in commit.expect.items():
@@ -114,14 +127,14 @@ def _written(call: Call, key: AnyKey, schema: int, pools: Mapping[str, str]) -> 
     return [record, key.path, schema, call.position(call.names.index(family)), hint, call.index(family, hint)]
 
 
-def committed(prepared: Prepared, incarnation: str, reply: Sequence[bytes]) -> Committed | Pools:
+def committed(prepared: Prepared, bound: Bound, reply: Sequence[bytes]) -> Committed | Pools:
     """What the script answered: done, or the pools that it has to be told. Raises what `StateStore.commit` does."""
     verdict, *details = (part.decode() for part in reply)
     commit = prepared.commit
     match verdict, details:
-        case "ok", [revision, waiting]:
+        case "ok", [revision, waiting, commits]:
             entries = tuple(draft.entry(int(revision), ordinal) for ordinal, draft in enumerate(prepared.drafts))
-            return Committed(int(revision), entries, int(waiting))
+            return Committed(int(revision), entries, int(waiting), int(commits))
         case "pools", _:
             paths = [written.path for written, _ in written_schemas(prepared)]
             return {paths[int(item) - 1]: pool for item, pool in zip(details[::2], details[1::2], strict=True)}
@@ -131,7 +144,9 @@ def committed(prepared: Prepared, incarnation: str, reply: Sequence[bytes]) -> C
         case "fenced", [owner] if commit.lease:
             raise Fenced(fenced_text(commit.lease, owner))
         case "incarnation", [found]:
-            raise WrongIncarnation(f"the store is incarnation {found or 'none'}, not {incarnation}")
+            raise WrongIncarnation(bound.other_text(found))
+        case "rolled-back", [count]:
+            raise RolledBack(bound.rolled_back_text(int(count)))
         case "newer", [item, schema]:
             newer = list(written_schemas(prepared))[int(item) - 1][0]
             raise NewerSchema(newer_text(newer, int(schema)))

@@ -7,8 +7,8 @@ from pathlib import Path
 import structlog
 
 from navarch_common.clock import Clock
-from navarch_provisioner.cloud.base import Machine, NoCapacity, Tags, Throttled, Upstream
-from navarch_provisioner.cloud.fake_wire import Forecast, Order, Weather
+from navarch_provisioner.cloud.base import CloudError, Machine, Tags
+from navarch_provisioner.cloud.fake_wire import Forecast, MachineList, Order, Weather
 from navarch_sim.fake_cloud.hosts import Hosts, settings_of
 from navarch_sim.fake_cloud.ledger import Ledger
 from navarch_sim.fake_cloud.world import FakeMachine, World
@@ -16,6 +16,7 @@ from navarch_sim.fake_cloud.world import FakeMachine, World
 log = structlog.get_logger("navarch.fake_cloud")
 
 _TIDY_S = 60.0
+_SETTLE_S = 0.2
 
 
 class Cloud:
@@ -45,6 +46,7 @@ class Cloud:
                 tasks.create_task(self._ledger.run(), name="ledger")
                 tasks.create_task(self._hosts.run(), name="hosts")
                 tasks.create_task(self._tidy(), name="tidy")
+                tasks.create_task(self._settle(), name="settle")
         finally:
             await self._ledger.close()
 
@@ -54,31 +56,37 @@ class Cloud:
             launched_at=self._clock.now(), boot_id="checked", booted_at=self._clock.now(),
         )  # fmt: skip
         settings_of(machine)
+        await self._dawdle()
         made = self._world.launch(order)
         await self._ledger.settled()
         return made
 
     async def by_token(self, token: str) -> Machine:
+        await self._dawdle()
         machine = self._world.by_token(token)
         await self._ledger.settled()
         return machine
 
     async def get(self, instance_id: str) -> Machine:
+        await self._dawdle()
         machine = self._world.get(instance_id)
         await self._ledger.settled()
         return machine
 
-    async def machines(self, cluster: str, provider: str) -> list[Machine]:
-        machines = self._world.machines(cluster, provider)
+    async def machines(self, cluster: str, provider: str) -> MachineList:
+        await self._dawdle()
+        listing = self._world.listing(cluster, provider)
         await self._ledger.settled()
-        return machines
+        return listing
 
     async def terminate(self, instance_id: str, tags: Tags) -> None:
+        await self._dawdle()
         self._world.terminate(instance_id, tags)
         await self._ledger.settled()
 
     async def power_off(self, instance_id: str, tags: Tags) -> None:
         """Returns when the machine is off, so that whoever stops the bus next cuts off no goodbye."""
+        await self._dawdle()
         self._world.power_off(instance_id, tags)
         await self._ledger.settled()
         await self._hosts.gone(instance_id)
@@ -92,12 +100,26 @@ class Cloud:
         return self.leave()
 
     async def power_on(self, instance_id: str, tags: Tags) -> None:
+        await self._dawdle()
         self._world.power_on(instance_id, tags)
         await self._ledger.settled()
 
     async def fail(self, instance_id: str) -> None:
         self._world.fail(instance_id)
         await self._ledger.settled()
+
+    async def reboot(self, instance_id: str) -> None:
+        self._world.reboot(instance_id)
+        await self._ledger.settled()
+
+    async def return_(self, instance_id: str) -> None:
+        self._world.return_(instance_id)
+        await self._ledger.settled()
+
+    async def twin(self, instance_id: str) -> Machine:
+        twin = self._world.twin(instance_id)
+        await self._ledger.settled()
+        return twin
 
     def leave(self) -> bool:
         """Ends the cloud's process unless a machine is on. Tells whether it ends."""
@@ -115,21 +137,17 @@ class Cloud:
         await self._ledger.settled()
         return self._world.weather
 
-    def bad_luck(self, *, launching: bool) -> NoCapacity | Throttled | Upstream | None:
-        """The error that this call meets instead of being carried out, or None."""
-        if self._rng.random() >= self.weather.failure_rate:
-            return None
-        errors: list[NoCapacity | Throttled | Upstream] = [
-            Throttled("too many calls, says the weather", retry_after_s=round(self._rng.uniform(0.1, 1.0), 2)),
-            Upstream("the cloud's control plane is unwell, says the weather"),
-        ]
-        if launching:
-            errors.append(NoCapacity("no room for this type right now, says the weather"))
-        return self._rng.choice(errors)
+    def loses_request(self) -> bool:
+        return self._world.loses_request()
+
+    def bad_luck(self, *, launching: bool) -> CloudError | None:
+        return self._world.bad_luck(launching=launching)
 
     def loses_reply(self) -> bool:
-        """Whether the connection breaks before the reply to this call."""
-        return self._rng.random() < self.weather.lost_reply_rate
+        return self._world.loses_reply()
+
+    def is_dark(self, instance_id: str) -> bool:
+        return self._world.is_dark(instance_id)
 
     def stopped(self, instance_id: str, boot_id: str) -> None:
         self._world.stopped(instance_id, boot_id)
@@ -143,6 +161,15 @@ class Cloud:
             self._world.weather = weather
             self._ledger.put_weather(weather)
             log.info("the weather changes", weather=weather)
+
+    async def _dawdle(self) -> None:
+        if slowness_s := self._world.slowness_s():
+            await asyncio.sleep(slowness_s)
+
+    async def _settle(self) -> None:
+        while True:
+            self._world.settle()
+            await asyncio.sleep(_SETTLE_S)
 
     async def _tidy(self) -> None:
         while True:

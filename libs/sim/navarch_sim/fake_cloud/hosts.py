@@ -1,6 +1,6 @@
 """Where machines run: one task each, around the very agent that real machines have.
 
-The condition that is kept: a machine that is on has one task, of its latest boot; any other has none. Machines that
+The condition that is kept: a machine that is on and not mute has one task, of its latest boot; any other has none. Machines that
 speak to the same servers share one connection, made when the first of them boots.
 """
 
@@ -9,6 +9,7 @@ import os
 import random
 import ssl
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -35,7 +36,11 @@ GOODBYE_S = 4.0
 
 
 class Listener(Protocol):
-    """Who is told of what machines do by themselves."""
+    """Who is told of what machines do by themselves, and knows what the world does to them."""
+
+    def is_dark(self, instance_id: str) -> bool:
+        """Whether the machine is cut off from the network."""
+        ...
 
     def stopped(self, instance_id: str, boot_id: str) -> None: ...
     def crashed(self, instance_id: str, boot_id: str) -> None: ...
@@ -124,7 +129,7 @@ class Hosts:
             self._leaving[name] = self._sockets.pop(name)
             socket.unplug(graceful=machine.graceful)
             socket = None
-        if machine.power == "on" and socket is None:
+        if machine.power == "on" and socket is None and not machine.mute:
             socket = self._sockets[name] = _Socket(machine.boot_id)
             socket.task = self._machines.create_task(
                 self._live(machine, socket), name=f"machine:{machine.request.node}"
@@ -153,7 +158,10 @@ class Hosts:
                 heartbeat_s=settings.heartbeat_interval_s, health_check_s=settings.health_check_interval_s
             )
             rng = random.Random(self._rng.getrandbits(64))
-            socket.machine = fleet.machine(identity, rng, periods=periods, gpu_count=machine.gpu_count)
+            socket.machine = fleet.machine(
+                identity, rng, periods=periods, gpu_count=machine.gpu_count,
+                unreachable=partial(self._listener.is_dark, machine.instance_id),
+            )  # fmt: skip
             await socket.machine.run()
         except Exception as error:
             log.error("machine crashed, it boots again", node=machine.request.node, error=repr(error), exc_info=error)

@@ -17,7 +17,6 @@ from navarch_provisioner.cloud.fake_wire import (
     STATUS,
     Forecast,
     Leaving,
-    MachineList,
     Order,
     ShutDown,
     Trouble,
@@ -30,7 +29,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class LostReply(Response):
-    """A reply that breaks off: the call was carried out, and the caller cannot know."""
+    """A reply that breaks off: whether the call was carried out the caller cannot know."""
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # The server sees an answer that was promised and not given, and closes the connection.
@@ -53,7 +52,10 @@ def application(cloud: Cloud) -> Starlette:
         Route(f"{machine}/terminate", act(cloud.terminate), methods=["POST"]),
         Route(f"{machine}/power-off", act(cloud.power_off), methods=["POST"]),
         Route(f"{machine}/power-on", act(cloud.power_on), methods=["POST"]),
-        Route(f"{machine}/fail", _sheltered(api.fail), methods=["POST"]),
+        Route(f"{machine}/fail", _sheltered(partial(api.happens, cloud.fail)), methods=["POST"]),
+        Route(f"{machine}/reboot", _sheltered(partial(api.happens, cloud.reboot)), methods=["POST"]),
+        Route(f"{machine}/return", _sheltered(partial(api.happens, cloud.return_)), methods=["POST"]),
+        Route(f"{machine}/twin", _sheltered(api.twin), methods=["POST"]),
         Route("/v1/weather", _sheltered(api.weather), methods=["GET"]),
         Route("/v1/weather", _sheltered(api.change_weather), methods=["PATCH"]),
         Route("/v1/shut-down", _sheltered(api.shut_down), methods=["POST"]),
@@ -73,7 +75,7 @@ class _Api:
 
     async def machines(self, request: Request) -> object:
         cluster = _query(request, "cluster")
-        return MachineList(machines=await self._cloud.machines(cluster, request.query_params.get("provider", "")))
+        return await self._cloud.machines(cluster, request.query_params.get("provider", ""))
 
     async def by_token(self, request: Request) -> object:
         return await self._cloud.by_token(_query(request, "token"))
@@ -85,9 +87,12 @@ class _Api:
         await method(request.path_params["instance_id"], await _read(request, Tags))
         return {}
 
-    async def fail(self, request: Request) -> object:
-        await self._cloud.fail(request.path_params["instance_id"])
+    async def happens(self, what: Callable[[str], Awaitable[None]], request: Request) -> object:
+        await what(request.path_params["instance_id"])
         return {}
+
+    async def twin(self, request: Request) -> object:
+        return await self._cloud.twin(request.path_params["instance_id"])
 
     async def weather(self, _: Request) -> object:
         return self._cloud.weather
@@ -107,6 +112,8 @@ def _exposed(cloud: Cloud, handler: Handler, *, launching: bool = False) -> Endp
     """A call out in the weather."""
 
     async def endpoint(request: Request) -> Response:
+        if cloud.loses_request():
+            return LostReply()
         if (error := cloud.bad_luck(launching=launching)) is not None:
             return _trouble(error)
         response = await _answered(handler, request)

@@ -136,7 +136,7 @@ class Ledger:
         assert self._database is not None
         with self._database as database:
             database.execute("BEGIN IMMEDIATE")
-            rows = [(m.instance_id, m.request.token, msgspec.json.encode(m)) for m in machines]
+            rows = [(m.instance_id, _token(m), msgspec.json.encode(m)) for m in machines]
             database.executemany(_PUT, rows)
             database.executemany("DELETE FROM machines WHERE instance_id = ?", [(name,) for name in forgotten])
             if weather is not None:
@@ -151,3 +151,8 @@ class Ledger:
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
+
+
+def _token(machine: FakeMachine) -> str:
+    """What the table holds to be unique: twins have their tags in common, and so their token."""
+    return machine.request.token if machine.copy == 1 else f"{machine.request.token}#{machine.copy}"

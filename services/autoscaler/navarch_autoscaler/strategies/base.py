@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.metadata import entry_points
 
 from navarch_common.config.autoscaling import Autoscaling, strategy_name
@@ -36,6 +37,15 @@ class Utilization:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What has been found again since the records were lost."""
+
+    nodes: int
+    since: datetime
+    """When safe mode began."""
+
+
+@dataclass(frozen=True, slots=True)
 class PoolInputs:
     """What is known of a pool when it is sized."""
 
@@ -53,6 +63,8 @@ class PoolInputs:
     """None: nobody fresh has said anything."""
     utilization: Utilization | None
     """None: no usable node has a fresh reading."""
+    found: Found | None = None
+    """None: no records were lost."""
 
 
 Strategy = Callable[[Autoscaling, PoolInputs], Opinion]
@@ -65,7 +77,12 @@ class UnknownStrategy(NavarchError):
 
 def strategy(autoscaling: Autoscaling) -> Strategy:
     """The function behind a pool's `autoscaling`, from the entry-point group `navarch.autoscalers`."""
-    name = strategy_name(autoscaling)
+    return _installed(strategy_name(autoscaling))
+
+
+@cache
+def _installed(name: str) -> Strategy:
+    """Looked for once: what is installed does not change under a process, and asking reads every distribution's files."""
     found = entry_points(group="navarch.autoscalers", name=name)
     if not found:
         installed = ", ".join(sorted(entry_points(group="navarch.autoscalers").names))

@@ -1,4 +1,5 @@
-"""`/api/v1/events`: what happened, or with `follow=1` what happens, one JSON object a line."""
+"""`/api/v1/events`: what happened, or with `follow=1` what happens, one JSON object a line. `/api/v1/dead`: what nobody
+could use. `/api/v1/audit`: who did what, and why."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,12 +12,12 @@ from starlette.routing import Route
 
 from navarch_api import types as t
 from navarch_common.bus.base import BusError, StoredMessage
-from navarch_gateway.asks import EventQuery, read_event_query
+from navarch_gateway.asks import EventQuery, ReplayAsk, read_audit_query, read_event_query, read_since
 from navarch_gateway.fleet import Fleet
-from navarch_gateway.history import as_line
+from navarch_gateway.history import Place, as_line
 from navarch_gateway.http.answers import answer
 from navarch_gateway.http.door import open_to
-from navarch_gateway.http.reading import Parameters
+from navarch_gateway.http.reading import Parameters, actor_of, read_body
 from navarch_gateway.refusal import Refused, bad
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,10 @@ AHEAD_MAX = 256
 """Events read ahead of a slow follower."""
 
 
+AFTER, SINCE, STREAM = "Navarch-After", "Navarch-Since", "Navarch-Stream"
+"""Where a followed stream begins, so that one that breaks before its first event is taken up without a gap."""
+
+
 class Events:
     """Both ways to read events, and how many follow."""
 
@@ -38,10 +43,15 @@ class Events:
         self.followers = 0
 
     def routes(self, fleet: Fleet) -> list[Route]:
-        return [open_to(fleet, "GET", "/events", self.events)]
+        return [
+            open_to(fleet, "GET", "/events", self.events),
+            open_to(fleet, "GET", "/audit", audit),
+            open_to(fleet, "GET", "/dead", dead_letters),
+            open_to(fleet, "POST", "/dead/replay", replay),
+        ]
 
     async def events(self, fleet: Fleet, request: Request) -> Response:
-        asked = Parameters(request, "pool", "node", "type", "since", "limit", "follow", "after")
+        asked = Parameters(request, "pool", "node", "type", "since", "limit", "follow", "after", "stream")
         query = read_event_query(
             pool=asked.text("pool"),
             node=asked.text("node"),
@@ -53,27 +63,29 @@ class Events:
         if asked.flag("follow"):
             if limit is not None:
                 raise bad("bad-parameter", "limit says nothing where events are followed", field="limit")
-            return await self._follow(fleet, query, _resume_after(request, after))
+            return await self._follow(fleet, query, _resume_after(request, after), asked.digits("stream"))
         if after is not None:
             raise bad("bad-parameter", "after resumes a followed stream: it needs follow=1", field="after")
         return answer(await _past(fleet, query, LIMIT if limit is None else max(limit, 1)))
 
-    async def _follow(self, fleet: Fleet, query: EventQuery, after: int | None) -> Response:
+    async def _follow(self, fleet: Fleet, query: EventQuery, after: int | None, stream: str) -> Response:
         if self.followers >= self._followers_max:
             raise Refused(503, "too-many-followers", f"{self._followers_max} clients follow events already")
-        return StreamingResponse(
-            self._lines(fleet, query, after),
-            media_type="application/x-ndjson",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        place = await fleet.history.place(query, after, stream)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", STREAM: place.stream}
+        if place.after is not None:
+            headers[AFTER] = str(place.after)
+        elif place.since is not None:
+            headers[SINCE] = place.since.isoformat()
+        return StreamingResponse(self._lines(fleet, query, place), media_type="application/x-ndjson", headers=headers)
 
-    async def _lines(self, fleet: Fleet, query: EventQuery, after: int | None) -> AsyncIterator[bytes]:
+    async def _lines(self, fleet: Fleet, query: EventQuery, place: Place) -> AsyncIterator[bytes]:
         """Ends when the bus does; the client takes it up again behind the last sequence that it saw."""
         ahead: asyncio.Queue[bytes | None] = asyncio.Queue(AHEAD_MAX)
         self.followers += 1
         pump: asyncio.Task[None] | None = None
         try:
-            async with fleet.history.follow(query, after) as messages:
+            async with fleet.history.follow(query, place) as messages:
                 pump = asyncio.create_task(_pump(messages, ahead), name="follow events")
                 yield b"\n"
                 while True:
@@ -92,6 +104,28 @@ class Events:
             if pump is not None:
                 pump.cancel()
                 await asyncio.wait([pump], timeout=5.0)
+
+
+async def audit(fleet: Fleet, request: Request) -> Response:
+    asked = Parameters(request, "actor", "action", "pool", "node", "since", "limit")
+    query = read_audit_query(
+        actor=asked.text("actor"), action=asked.text("action"), pool=asked.text("pool"), node=asked.text("node"),
+        since=asked.text("since"), now=fleet.clock.now(),
+    )  # fmt: skip
+    limit = asked.number("limit", LIMIT_MAX)
+    return answer(await fleet.history.audit(query, LIMIT if limit is None else max(limit, 1)))
+
+
+async def dead_letters(fleet: Fleet, request: Request) -> Response:
+    asked = Parameters(request, "since", "limit")
+    since, limit = asked.text("since"), asked.number("limit", LIMIT_MAX)
+    start = read_since(since, fleet.clock.now()) if since else None
+    return answer(await fleet.postmaster.dead(start, LIMIT if limit is None else max(limit, 1)))
+
+
+async def replay(fleet: Fleet, request: Request) -> Response:
+    Parameters(request)
+    return answer(await fleet.postmaster.replay(await read_body(request, ReplayAsk), actor_of(request)))
 
 
 async def _pump(messages: AsyncIterator[StoredMessage], ahead: "asyncio.Queue[bytes | None]") -> None:

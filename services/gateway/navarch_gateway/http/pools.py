@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from navarch_gateway.asks import PoolAsk, read_event_query, read_id
+from navarch_gateway.asks import ChangeAsk, PoolAsk, read_event_query, read_id
 from navarch_gateway.fleet import Fleet
 from navarch_gateway.http.answers import answer
 from navarch_gateway.http.door import Endpoint, open_to
@@ -19,6 +19,8 @@ def routes(fleet: Fleet) -> list[Route]:
         ("POST", "/pools/{pool}/wishes", wish),
         ("GET", "/pools/{pool}/wishes/{request_id}", wish_state),
         ("GET", "/plan", plan),
+        ("GET", "/changes", list_changes),
+        ("POST", "/changes/{change}/wishes", wish_change),
     ]
     return [open_to(fleet, *handler) for handler in handlers]
 
@@ -45,6 +47,19 @@ async def wish(fleet: Fleet, request: Request) -> Response:
     if asked.flag("dry_run"):
         return answer(await fleet.acts.preview_pool_wish(pool, ask))
     return answer(await fleet.acts.wish_pool(pool, ask, actor), 202)
+
+
+async def list_changes(fleet: Fleet, request: Request) -> Response:
+    Parameters(request)
+    return answer(fleet.reads.changes())
+
+
+async def wish_change(fleet: Fleet, request: Request) -> Response:
+    asked, change = Parameters(request, "dry_run"), request.path_params["change"]
+    ask, actor = await read_body(request, ChangeAsk), actor_of(request)
+    if asked.flag("dry_run"):
+        return answer(await fleet.acts.preview_change_wish(change, ask))
+    return answer(await fleet.acts.wish_change(change, ask, actor), 202)
 
 
 async def wish_state(fleet: Fleet, request: Request) -> Response:

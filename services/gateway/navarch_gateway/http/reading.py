@@ -56,6 +56,13 @@ class Parameters:
             raise bad("bad-parameter", f"{name} {text!r:.40} is no whole number up to {highest}", field=name)
         return int(text)
 
+    def digits(self, name: str) -> str:
+        """A word of ours that a caller hands back; empty where it is not given."""
+        text = self.text(name)
+        if text and not (text.isascii() and text.isdigit() and len(text) <= 20):
+            raise bad("bad-parameter", f"{name} {text!r:.40} is none that an answer gave", field=name)
+        return text
+
     def pairs(self, name: str) -> dict[str, str]:
         """`label=k=v`, any number of times."""
         found: dict[str, str] = {}

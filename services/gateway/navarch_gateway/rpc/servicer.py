@@ -13,10 +13,13 @@ from google.protobuf.message import Message
 from navarch_api.v1 import fleet_pb2 as pb
 from navarch_api.v1.fleet_pb2_grpc import FleetServicer
 from navarch_gateway.asks import (
+    ChangeAsk,
     FreezeAsk,
+    HoldAsk,
     NodeAsk,
     NodeQuery,
     PoolAsk,
+    ReleaseAsk,
     UnfreezeAsk,
     read_actor,
     read_ask,
@@ -131,6 +134,31 @@ class FleetDoor(FleetServicer):
 
         return await _answer(context, pb.GuardAccepted, ask)
 
+    async def ListChanges(self, request: pb.ListChangesRequest, context: Context) -> pb.ChangeList:  # noqa: ARG002 - it says nothing
+        async def ask() -> msgspec.Struct:
+            return self._fleet.reads.changes()
+
+        return await _answer(context, pb.ChangeList, ask)
+
+    async def MakeChangeWish(self, request: pb.MakeChangeWishRequest, context: Context) -> pb.WishAccepted:
+        async def ask() -> msgspec.Struct:
+            wish = read_ask(to_fields(request, "change"), ChangeAsk)
+            return await self._fleet.acts.wish_change(request.change, wish, _actor(context))
+
+        return await _answer(context, pb.WishAccepted, ask)
+
+    async def Hold(self, request: pb.HoldRequest, context: Context) -> pb.GuardAccepted:
+        async def ask() -> msgspec.Struct:
+            return await self._fleet.acts.hold(read_ask(to_fields(request), HoldAsk), _actor(context))
+
+        return await _answer(context, pb.GuardAccepted, ask)
+
+    async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.GuardAccepted:
+        async def ask() -> msgspec.Struct:
+            return await self._fleet.acts.release(read_ask(to_fields(request), ReleaseAsk), _actor(context))
+
+        return await _answer(context, pb.GuardAccepted, ask)
+
     async def ListGuards(self, request: pb.ListGuardsRequest, context: Context) -> pb.GuardList:  # noqa: ARG002 - it says nothing
         return await _answer(context, pb.GuardList, self._fleet.reads.guards)
 
@@ -150,7 +178,8 @@ class FleetDoor(FleetServicer):
             if request.after < 0:
                 raise bad("bad-parameter", "after is a sequence, and those begin at 1", field="after")
             after = request.after if request.HasField("after") else None
-            async with self._fleet.history.follow(query, after) as messages:
+            place = await self._fleet.history.place(query, after)
+            async with self._fleet.history.follow(query, place) as messages:
                 # So that the caller knows from when on nothing is missed.
                 await context.send_initial_metadata(())
                 async for message in messages:

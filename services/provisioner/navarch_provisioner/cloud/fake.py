@@ -205,7 +205,7 @@ class FakeCloud:
 
     async def list_machines(self, cluster: str) -> Sequence[Machine]:
         path = f"machines?cluster={quote(cluster, safe='')}&provider={quote(self._name, safe='')}"
-        return (await self._call("GET", path, MachineList)).machines
+        return (await self._call("GET", path, MachineList)).complete()
 
     async def get(self, instance_id: str) -> Machine | None:
         return await self._one(f"machines/{instance_id}") if _INSTANCE_ID.match(instance_id) else None

@@ -320,9 +320,9 @@ IN_A_FILE = {
         f"bus: {{url: http://nats:4222}}\n{HEAD}",
         "1:7: bus.url: expected nats://host:4222 (or tls://, ws://, wss://), several with commas, found what stands here",
     ),
-    "limit of a later release": (
-        f"limits: {{dollars_per_hour: 5}}\n{HEAD}",
-        "1:10: limits.dollars_per_hour: this setting is not available in this release; only its default loads",
+    "limit below nothing": (
+        f"limits: {{dollars_per_hour: -5}}\n{HEAD}",
+        "1:10: limits.dollars_per_hour: expected a number from 0 to 10000000, found -5",
     ),
     "unclosed bracket": ("pools: {a: {max_nodes: 1}\n", "2:1: not readable as YAML: while parsing a flow mapping, did not find expected ',' or '}'"),
     "colon too many": ("a: b: c\n", "1:5: not readable as YAML: mapping values are not allowed in this context"),
@@ -444,13 +444,11 @@ def test_more_mistakes_than_anybody_reads_are_cut_short() -> None:
 @pytest.mark.parametrize(
     ("line", "path"),
     [
-        ("automation: approve", "automation"),
         ("disruption: {windows: [{days: [sat]}]}", "disruption.windows"),
         ("repair: [reset_gpu]", "repair"),
         ("spill: [spot]", "spill"),
         ("max_price_per_hour: 3", "max_price_per_hour"),
         ("warm: 1", "warm"),
-        ("limits: {nodes: 3}", "limits.nodes"),
     ],
 )
 def test_a_setting_that_would_have_no_effect_yet_is_refused(line: str, path: str) -> None:
@@ -461,7 +459,13 @@ def test_a_setting_that_would_have_no_effect_yet_is_refused(line: str, path: str
 
 
 @pytest.mark.parametrize(
-    "line", ["automation: observe", "limits: {launches_per_hour: 3, replacements_per_hour: 2}", "surge: {max: 3}"]
+    "line",
+    [
+        "automation: observe",
+        "automation: approve",
+        "limits: {nodes: 3, dollars_per_hour: 9.5, launches_per_hour: 3, replacements_per_hour: 2}",
+        "surge: {max: 3}",
+    ],
 )
 def test_a_setting_that_has_an_effect_loads(line: str) -> None:
     load_text(f"limits: {{nodes: 9, launches_per_hour: 5}}\n{HEAD}    {line}\n", "f", {})

@@ -112,3 +112,43 @@ async def test_a_bus_that_is_away_does_not_keep_a_generation_from_coming_into_fo
     )
     async with running(watch), asyncio.timeout(5):
         assert (await watch.wait_change(0)).generation == 3
+
+
+async def test_a_generation_outlives_the_store(world: World) -> None:
+    await commit(world, 7, text(3))
+    watch = watch_of(world)
+    await watch.open()
+    world.stores.lose_everything()
+    await watch.refresh()
+    assert watch.current.generation == 7
+    in_force = await watch_of(world).open()
+    assert (in_force.generation, in_force.config.pools["training"].min_nodes) == (7, 3)
+
+
+async def test_a_store_that_was_rolled_back_does_not_bring_an_older_generation_back(world: World) -> None:
+    await commit(world, 7, text(3))
+    backup = world.stores.backup()
+    await commit(world, 8, text(4))
+    watch = watch_of(world)
+    await watch.open()
+    world.stores.roll_back(backup)
+    await watch.refresh()
+    assert watch.current.generation == 8
+    assert (await watch_of(world).open()).generation == 8
+
+
+async def test_where_store_and_bus_have_forgotten_it_a_running_process_tells_the_bus_again(world: World) -> None:
+    await commit(world, 7, text(3))
+    watch = watch_of(world)
+    await watch.open()
+    world.stores.lose_everything()
+    world.buses.buckets.clear()
+    await watch.refresh()
+    assert (await watch_of(world).open()).generation == 7
+
+
+async def test_a_long_configuration_fits_into_a_message_of_the_bus(world: World) -> None:
+    await commit(world, 7, text(3) + "# a line of a comment, and many of them\n" * 25_000)
+    await watch_of(world).open()
+    world.stores.lose_everything()
+    assert (await watch_of(world).open()).generation == 7

@@ -8,6 +8,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLCon
 
 from navarch_common.store.base import StoreError
 from navarch_common.store.redis_connect import RedisTls, connect, shown
+from navarch_common.store.redis_replicas import successors
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,42 @@ async def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
 def test_a_url_is_shown_without_its_credentials() -> None:
     assert shown("redis://ann:secret@host:1/0") == "redis://host:1/0"
     assert shown("redis://host:1") == "redis://host:1"
+
+
+async def test_a_sentinel_that_is_silent_is_passed_over_before_the_call_gives_up() -> None:
+    pool = connect("redis+sentinel://one,two/main", timeout_s=2).connection_pool
+    assert isinstance(pool, SentinelConnectionPool)
+    assert [one.connection_pool.connection_kwargs["socket_timeout"] for one in pool.sentinel_manager.sentinels] == [
+        0.5
+    ] * 2
+
+
+UP = {
+    "flags": "slave",
+    "is_sdown": False,
+    "role-reported": "slave",
+    "master-host": "10.0.0.1",
+    "down-after-milliseconds": 1000,
+}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "count"),
+    [
+        ([], 0),
+        ([UP, UP], 2),
+        ([UP | {"is_sdown": True, "s-down-time": 9_000}], 1),
+        ([UP | {"is_sdown": True, "s-down-time": 11_000}, UP], 1),
+        ([UP | {"is_odown": True, "s-down-time": 11_000}], 0),
+        ([UP | {"is_disconnected": True, "master-host": "?"}], 1),
+        ([UP | {"is_sdown": True, "s-down-time": 9_000, "master-host": "?"}], 0),
+        ([UP | {"role-reported": "master", "role-reported-time": 4_000}], 1),
+        ([UP | {"role-reported": "master", "role-reported-time": 6_000}], 0),
+    ],
+    ids=[
+        "none", "both", "down and may come back", "down for too long to take over", "down for all", "known to a Sentinel that has just started",
+        "the master that failed", "one just promoted", "an old master that came back",
+    ],
+)  # fmt: skip
+def test_who_could_take_over_is_whoever_may_be_promoted_or_was(replicas: list[dict[str, object]], count: int) -> None:
+    assert successors(replicas) == count

@@ -1,6 +1,6 @@
 -- One commit: checks everything, then writes everything. See base.py for what it promises.
 --
--- KEYS[1] state hash (revision, fence, incarnation), KEYS[2] leases hash, KEYS[3] outbox stream; then every other key
+-- KEYS[1] state hash (revision, fence, incarnation, commits), KEYS[2] leases hash, KEYS[3] outbox stream; then every other key
 -- that is touched, which the arguments name by position. ARGV is flat: a header, then the items of each kind.
 -- A stored value starts with its revision (16 digits), its schema and its pool ('-' for none), a space after each.
 -- Revisions are 16 digits, which a Lua number holds exactly; they are compared as strings where they can be.
@@ -31,13 +31,19 @@ local function head(name)
   return heads[name][1], heads[name][2], heads[name][3]
 end
 
-local incarnation, lease, fence, new_incarnation = take(), take(), take(), take()
+local incarnation, floor, lease, fence, new_incarnation = take(), number(), take(), take(), take()
 local n_expect, n_write, n_delete, n_refund, n_spend, n_event =
   number(), number(), number(), number(), number(), number()
 
 local is = redis.call('HGET', state, 'incarnation') or ''
 if incarnation ~= '' and incarnation ~= is then
   return {'incarnation', is}
+end
+
+-- Whoever has seen more commits than there are knows that some were lost.
+local commits = tonumber(redis.call('HGET', state, 'commits') or '0')
+if commits < floor then
+  return {'rolled-back', digits(commits)}
 end
 
 if fence ~= '' then
@@ -138,7 +144,7 @@ for i = 0, n_event - 1 do
   local data = take() .. id .. take() .. digits(revision) .. take()
   redis.call('XADD', outbox, digits(revision) .. '-' .. i, 's', subject, 'o', order, 't', trace, 'd', data)
 end
-redis.call('HSET', state, 'revision', digits(revision))
+redis.call('HSET', state, 'revision', digits(revision), 'commits', digits(commits + 1))
 if new_incarnation ~= '' then
   redis.call('HSET', state, 'incarnation', new_incarnation)
 end
@@ -160,4 +166,4 @@ for _, s in ipairs(spends) do
   if s.expired then redis.call('ZREMRANGEBYSCORE', s.bucket, '-inf', s.expired) end
   redis.call('ZADD', s.bucket, 'NX', digits(now), s.holder)
 end
-return {'ok', rev, tostring(waiting)}
+return {'ok', rev, tostring(waiting), digits(commits + 1)}

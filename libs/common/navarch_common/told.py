@@ -1,0 +1,87 @@
+"""What the stream of events has been told of nodes, for those who repair what it was not.
+
+The condition that is repaired with it: a record says something that an event should have told of, and neither the stream
+nor the outbox has that event. That happens when a server of the bus loses what it had acknowledged, or all of it. The order
+matters: first the record, then the outbox (`look`), then the stream. An event of a record that was read before is in one
+of the two, since it leaves the outbox only after the stream has it.
+
+An event older than the stream keeps is not missed; but where the stream itself is younger than that, it was lost with the
+one before, and everything that still holds is told again.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec import Struct
+
+from navarch_common.bus.base import Bus
+from navarch_common.events.base import Event
+from navarch_common.events.subjects import EVENTS_KEPT, Subjects
+from navarch_common.store.base import StateStore
+
+HORIZON = EVENTS_KEPT - timedelta(days=1)
+"""What is older than this may have left the stream by itself."""
+WAITING_MAX = 1000
+"""With more than so many events in the outbox the bus is the trouble: nothing is judged missing."""
+CHECKED_FOR = timedelta(minutes=10)
+"""An event that was found is looked for again only after this."""
+
+
+class Word(Struct, frozen=True):
+    """What matters of an event that was told, whatever release it is of."""
+
+    type: str
+    at: datetime
+    node: str = ""
+    pool: str = ""
+    rev: int = 0
+    failure_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The outbox and the age of the stream at one moment."""
+
+    waiting: frozenset[str]
+    """Nodes of which something waits to be published."""
+    made_at: datetime
+    """When the stream was made."""
+
+    def should_be_there(self, since: datetime, now: datetime) -> bool:
+        """Whether an event of something that holds since `since` must be in the stream."""
+        return max(since, self.made_at) > now - HORIZON
+
+
+class Told:
+    """Reads the stream and the outbox for one process."""
+
+    def __init__(self, store: StateStore, bus: Bus, subjects: Subjects) -> None:
+        self._store, self._bus, self._subjects = store, bus, subjects
+        self._stream = subjects.stream("EVENTS")
+
+    async def look(self) -> Look | None:
+        """None while so much waits that nothing can be said. Raises `StoreError`, `BusError`."""
+        if await self._store.outbox_length() > WAITING_MAX:
+            return None
+        waiting = await self._store.outbox(limit=WAITING_MAX)
+        nodes = frozenset(entry.order.removeprefix("node/") for entry in waiting if entry.order.startswith("node/"))
+        return Look(nodes, await self._bus.stream_made_at(self._stream))
+
+    async def last(self, kind: type[Event], pool: str, node: str) -> Word | None:
+        """The last event of one kind about one node. Raises `BusError`."""
+        _, _, what = kind.KIND.partition(".")
+        return await self._word(self._subjects.events_of(kind="node", what=what, pool=pool, node=node))
+
+    async def last_of_all(self) -> Word | None:
+        """The last event about any node. Raises `BusError`."""
+        return await self._word(f"{self._subjects.prefix}.events.node.>")
+
+    async def _word(self, subject: str) -> Word | None:
+        message = await self._bus.last_message(self._stream, subject)
+        if message is None:
+            return None
+        try:
+            return msgspec.json.decode(message.data, type=Word)
+        except (msgspec.DecodeError, RecursionError):
+            return None  # anyone may publish there; what is no event tells nothing

@@ -1,0 +1,113 @@
+"""`navarch sim`: the services in a simulated world that goes wrong in every way, seed by seed."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from navarch_cli.output import show_data
+from navarch_cli.session import NOT_DONE, WRONG, Failure, Output, Session, command
+from navarch_sim.virtual.checks import INVARIANTS
+from navarch_sim.virtual.plants import PLANTS
+from navarch_sim.virtual.runs import Summary, Tally, cores, run_seeds
+from navarch_sim.virtual.seed import Report
+
+HISTORY_LINES = 60
+"""Of a broken run, the last so many lines are shown; `--history` shows all."""
+
+sim = typer.Typer(
+    name="sim",
+    help="Run the services in a simulated world, seed by seed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@command(sim, "seeds")
+def seeds_command(
+    session: Session,
+    count: Annotated[int, typer.Argument(metavar="N", min=1, max=10_000_000, help="How many seeds.")],
+    first: Annotated[int, typer.Option("--from", metavar="S", min=0, help="The first of them.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", metavar="J", min=1, max=1024, help="Side by side (as many as there are cores)."),
+    ] = None,
+    plant: Annotated[
+        str, typer.Option("--plant", metavar="NAME", help="Plant this bug, and stop at the first seed that finds it.")
+    ] = "",
+    history: Annotated[bool, typer.Option("--history", help="Show the whole history of a seed that failed.")] = False,
+) -> None:
+    """Run N seeds: each a world of its own in virtual time, with the real services in it and faults of its own.
+
+    Exit status 1 where a promise was broken. A seed is the same for ever: run it again with `--from S` and N = 1.
+    """
+    if plant and plant not in PLANTS:
+        raise Failure(f"there is no plant {plant!r:.60}: expected one of {', '.join(PLANTS)}", WRONG)
+    tally = Tally()
+    with _progress(count, session.output) as advance:
+        for report in run_seeds(range(first, first + count), jobs=jobs or cores(), plant=plant):
+            tally.take(report)
+            advance(len(tally.failed))
+    summary = tally.summary()
+    if session.output in {Output.JSON, Output.YAML}:
+        show_data(msgspec.to_builtins(summary), session.output)
+    else:
+        _tell(summary, tally.failed, plant, whole=history)
+    if summary.violations:
+        raise typer.Exit(NOT_DONE)
+
+
+@command(sim, "plants")
+def plants_command(session: Session) -> None:
+    """List the bugs that can be planted: mistakes that the simulator must find."""
+    if session.output in {Output.JSON, Output.YAML}:
+        show_data([{"name": planted.name, "text": planted.text} for planted in PLANTS.values()], session.output)
+        return
+    for planted in PLANTS.values():
+        typer.echo(planted.name if session.output is Output.NAME else f"{planted.name:<20} {planted.text}")
+
+
+@contextmanager
+def _progress(count: int, output: Output) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, for what takes long; yields what moves it, and says how many failed."""
+    shown = sys.stderr.isatty() and output is not Output.NAME
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task("seeds", total=count)
+
+        def advance(failed: int) -> None:
+            bar.update(task, advance=1, description=f"seeds, {failed} failed" if failed else "seeds")
+
+        yield advance
+
+
+def _tell(summary: Summary, failed: list[Report], plant: str, *, whole: bool) -> None:
+    for report in failed:
+        violation = report.violation
+        assert violation is not None
+        typer.echo(f"seed {report.seed}: {violation.invariant} at {violation.at_s:.3f} s: {violation.text}")
+        typer.echo(f"  which promises that {INVARIANTS[violation.invariant]}")
+    if failed and not plant:
+        first = failed[0]
+        typer.echo(f"\nseed {first.seed} was run with {msgspec.json.encode(first.options).decode()}")
+        lines = first.history if whole else first.history[-HISTORY_LINES:]
+        if len(lines) < len(first.history):
+            typer.echo(f"its last {len(lines)} of {len(first.history)} moments (all of them: --history):")
+        for line in lines:
+            typer.echo(line)
+        typer.echo(f"\nrun it again: navarch sim seeds 1 --from {first.seed}")
+    faults = sum(summary.coverage["faults"].values())
+    rate = summary.seeds / summary.wall_s if summary.wall_s else 0.0
+    typer.echo(
+        f"{summary.seeds} seeds, {len(summary.violations)} failed; {summary.simulated_s:.0f} simulated seconds in "
+        f"{summary.wall_s:.1f} s ({rate:.1f} seeds/s); {faults} faults struck, {len(summary.coverage['unseen'])} pairs of "
+        "an edge and a fault never met"
+    )
+    if plant and not failed:
+        typer.echo(f"the plant {plant} was not found: {PLANTS[plant].text}")

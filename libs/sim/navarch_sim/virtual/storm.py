@@ -1,0 +1,451 @@
+"""What goes wrong: the faults of a seed, each at its own times, and their end.
+
+Whatever is broken here is written down in the truth first. A fault that lasts is a task of its own, so that faults
+overlap as they please; when the storm is over everything is repaired, and nothing more happens.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from navarch_agent.inject import xid_line
+from navarch_common.model.node import NODE, NodeRecord, Phase
+from navarch_common.store.base import Commit
+from navarch_sim.virtual.air import WORLD, later
+from navarch_sim.virtual.checks import Checks
+from navarch_sim.virtual.ground import Ground
+from navarch_sim.virtual.operators import COMING_OR_GOING, Operators
+from navarch_sim.virtual.options import Options
+from navarch_sim.virtual.orders import Orders
+from navarch_sim.virtual.plane import Plane
+from navarch_sim.virtual.process import OWNER, SimProcess
+from navarch_sim.virtual.sky import Plug
+from navarch_sim.virtual.truth import Span
+
+SEEN_AFTER_S = 60.0
+"""A machine that lives so long after a fatal line must be found failed."""
+
+
+class Storm:
+    """The faults of one run."""
+
+    def __init__(
+        self, ground: Ground, rng: random.Random, options: Options, plane: Plane, checks: Checks, orders: Orders
+    ) -> None:
+        self._loop, self._rng, self._options, self._plane = ground.loop, rng, options, plane
+        self._checks = checks
+        self._subjects, self._air, self._stores, self._buses = ground.subjects, ground.air, ground.stores, ground.buses
+        self._sky, self._truth, self._coverage, self._history = (
+            ground.sky, ground.truth, ground.coverage, ground.history,
+        )  # fmt: skip
+        self.operators = Operators(ground, rng, options, plane, orders, self.last)
+        self._said = 0
+        self._armed: Counter[str] = Counter()
+        """Faults that wait for their moment."""
+        self._bus_up_since_s = 0.0
+        self._demands: dict[str, int] = {pool.name: 10 * pool.nodes for pool in options.pools if pool.queue}
+        self._reports = f"{ground.subjects.prefix}.reports."
+        self._over = asyncio.Event()
+        self._lasting: list[asyncio.Task[None]] = []
+        ground.sky.calls.append(self._at_call)
+        ground.air.delivered.append(self._at_report)
+        ground.stores.before_commit.append(self._at_commit)
+
+    # --- the whole of it ---
+
+    async def rage(self) -> None:
+        """Every fault of the seed, until the storm's time is over."""
+        for name, ratio in self._options.ratios.items():
+            self._set_ratio(name, ratio)
+        self._air.latency_s = self._options.latency_s
+        sides = [
+            self._loop.create_task(self._strike_again_and_again(name, rate), name=f"storm/{name}")
+            for name, rate in self._options.rates.items()
+        ]
+        await asyncio.sleep(self._options.storm_s)
+        for side in sides:
+            if side.done():
+                side.result()  # A fault that could not be done is a mistake of ours, and no calm.
+            side.cancel()
+        await asyncio.wait(sides) if sides else None
+        await self._relent()
+
+    async def _strike_again_and_again(self, name: str, per_minute: float) -> None:
+        act = name.replace("-", "_")
+        strike: Callable[[], Awaitable[None]] = getattr(self, "_" + act, None) or getattr(self.operators, act)
+        while True:
+            await asyncio.sleep(self._rng.expovariate(per_minute / 60.0))
+            await strike()
+
+    async def _relent(self) -> None:
+        """Everything is repaired."""
+        self._history.note("calm", "the storm is over")
+        self._over.set()
+        self._armed.clear()
+        self._air.clear()
+        self._sky.forecast = type(self._sky.forecast)(boot_s=self._options.boot_s)
+        if self._lasting:
+            await asyncio.wait(self._lasting)
+        for copy in self._plane.copies:
+            if copy.process is not None:
+                copy.process.stamp_out()
+
+    def keep_saying(self) -> None:
+        """Demand is said again and again, as its source would: stale demand is no demand."""
+        for pool, depth in self._demands.items():
+            self._say(pool, depth)
+        later(20.0, self.keep_saying)
+
+    def last(self, seconds: float, fault: str, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        """A fault that is in force for a while, or until the storm is over."""
+
+        async def run() -> None:
+            with self._coverage.lasting(fault):
+                begin()
+                try:
+                    async with asyncio.timeout(seconds):
+                        await self._over.wait()
+                except TimeoutError:
+                    pass
+                end()
+
+        self._lasting = [task for task in self._lasting if not task.done()]
+        # Of the world, also where a process is what it strikes and what has just run.
+        self._lasting.append(self._loop.create_task(run(), name=f"storm/{fault}", context=WORLD.copy()))
+
+    def _set_ratio(self, name: str, ratio: float) -> None:
+        air = {
+            "loss": "loss", "duplication": "duplication", "reordering": "reordering", "lost-request": "lost_request",
+            "lost-reply": "lost_reply", "lost-ack": "lost_ack", "stale-ack": "late_ack", "late-request": "late_request",
+        }  # fmt: skip
+        sky = {
+            "cloud-refuses": "refused", "launch-reply-lost": "lost_reply", "launch-lost": "lost_request",
+            "slow-cloud": "slow", "partial-list": "partial", "stale-list": "stale", "never-boots": "stillborn",
+            "dies-young": "weak",
+        }  # fmt: skip
+        if name in air:
+            setattr(self._air, air[name], ratio)
+        else:
+            setattr(self._sky.forecast, sky[name], ratio)
+            self._sky.forecast.hangs = 0.3
+
+    # --- processes ---
+
+    async def _crash(self) -> None:
+        copy = self._rng.choice(self._plane.copies)
+        if not copy.alive:
+            return
+        self._coverage.met("crash")
+        assert copy.process is not None
+        if self._rng.random() < 0.5:
+            copy.kill()
+        else:
+            copy.process.light_fuse(self._rng.randint(1, 500))
+
+    async def _crash_at_call(self) -> None:
+        """The next provisioner that calls a cloud dies somewhere on the way from there to its next rest."""
+        self._armed["call"] += 1
+
+    def _at_call(self, name: str, pool: str) -> None:  # noqa: ARG002 - as every hearer is told
+        owner = OWNER.get()
+        if self._armed["call"] and owner is not None and name in ("launch", "terminate"):
+            self._armed["call"] -= 1
+            self._coverage.met("crash-at-call")
+            owner.light_fuse(self._rng.randint(1, 60))
+
+    async def _crash_at_report(self) -> None:
+        """Whoever takes the next report of a kind off the bus dies over it: before its effect is durable, or before it says
+        so."""
+        self._armed[self._rng.choice(("health", "health", "lifecycle"))] += 1
+
+    def _at_report(self, subject: str) -> None:
+        kind = subject.rpartition(".")[2]
+        owner = OWNER.get()
+        if self._armed[kind] and owner is not None and subject.startswith(self._reports):
+            self._armed[kind] -= 1
+            self._coverage.met("crash-at-report")
+            owner.light_fuse(self._rng.randint(1, self._rng.choice((10, 60))))
+
+    async def _stall_at_commit(self) -> None:
+        """SIGSTOP between the decision and the commit: whoever holds a pool wakes up when it may be another's, and sends
+        what it was about to send."""
+        self._armed["commit"] += 1
+
+    def _at_commit(self, process: SimProcess, commit: Commit) -> bool:
+        lease = commit.lease
+        if not self._armed["commit"] or lease is None or not lease.name.startswith("provisioner/") or process.stalled:
+            return False
+        self._armed["commit"] -= 1
+        self._history.note("stall", f"{process.instance}, about to commit under {lease.name}")
+        process.stall()
+        self.last(self._rng.choice((3.0, 8.0, 25.0)), "stall-at-commit", lambda: None, process.resume)
+        return True
+
+    async def _service_outage(self) -> None:
+        """Every copy of a service dies at once, and stays away for a while."""
+        service = self._rng.choice(("health", "health", "provisioner", "autoscaler"))
+        seconds = self._rng.uniform(5.0, 60.0)
+        copies = [copy for copy in self._plane.copies if service in copy.services and copy.alive]
+        self._history.note("server", f"all of {service} is away for {seconds:.0f} s")
+        for copy in copies:
+            copy.kill(back_after_s=seconds)
+        self.last(seconds, "service-outage", lambda: None, lambda: None)
+
+    async def _stall(self) -> None:
+        """SIGSTOP; sometimes for longer than a lease lasts."""
+        copy = self._rng.choice(self._plane.copies)
+        process = copy.process
+        if process is None or process.dead or process.stalled:
+            return
+        self._history.note("stall", process.instance)
+        self.last(self._rng.choice((0.5, 3.0, 8.0, 25.0)), "stall", process.stall, process.resume)
+
+    async def _partition(self) -> None:
+        copy = self._rng.choice(self._plane.copies)
+        bus = copy.bus
+        if bus is None or not copy.alive or not bus.inner.connected:
+            return
+        self._history.note("partition", copy.name)
+
+        def restore() -> None:
+            if self._buses.up and copy.bus is bus and copy.alive:
+                bus.inner.restore_connection()
+
+        self.last(self._rng.uniform(1.0, 20.0), "partition", bus.inner.lose_connection, restore)
+
+    # --- servers ---
+
+    async def _bus_outage(self) -> None:
+        if not self._buses.up:
+            return
+        self._history.note("server", "the bus is down")
+        seconds = self._rng.choice((self._rng.uniform(0.5, 20.0), self._rng.uniform(20.0, 90.0)))
+
+        def back() -> None:
+            self._buses.start()
+            self._bus_up_since_s = self._loop.time()
+
+        self.last(seconds, "bus-outage", self._buses.stop, back)
+
+    async def _store_outage(self) -> None:
+        if not self._stores.up:
+            return
+        self._history.note("server", "the store is down")
+        self._stores.hangs = self._rng.random() < 0.5
+
+        def down() -> None:
+            self._stores.up = False
+
+        self.last(self._rng.uniform(0.5, 15.0), "store-outage", down, self._stores.come_back)
+
+    async def _rollback(self) -> None:
+        """A failover to a replica that lags behind: the last moments are forgotten, acknowledged or not."""
+        backup = self._stores.backup()
+        lost_s = self._rng.choice((0.1, 1.0, 5.0, 30.0))
+        await asyncio.sleep(lost_s)
+        self._coverage.met("rollback")
+        self._history.note("server", f"the store forgets the last {lost_s} s")
+        self._stores.roll_back(backup)
+        self._checks.forget()
+
+    async def _deep_rollback(self) -> None:
+        """A failover to a replica that was cut off long ago: of machines that were made since, nothing is known."""
+        backup = self._stores.backup()
+        lost_s = self._rng.uniform(20.0, 90.0)
+        await asyncio.sleep(lost_s)
+        self._coverage.met("deep-rollback")
+        self._history.note("server", f"the store forgets the last {lost_s:.0f} s")
+        self._stores.roll_back(backup)
+        self._checks.forget()
+
+    async def _purge(self) -> None:
+        stream = self._buses.streams.get(self._subjects.stream("METRICS"))
+        if stream is not None:
+            self._coverage.met("purge")
+            for message in list(stream.select((), 0)):
+                stream.remove(message.sequence)
+
+    # --- machines ---
+
+    def _some_active(self) -> tuple[NodeRecord, Plug] | None:
+        return self._some(frozenset({Phase.ACTIVE}))
+
+    def _some(self, phases: frozenset[Phase]) -> tuple[NodeRecord, Plug] | None:
+        """A node in one of some phases whose machine runs."""
+        known = self._stores.all_of(NODE)
+        able = [(r, plug) for r in known if r.phase in phases and (plug := self._sky.plug_of(r.node))]
+        return self._rng.choice(able) if able else None
+
+    async def _xid(self) -> None:
+        """A GPU falls off the bus."""
+        if (found := self._some_active()) is None:
+            return
+        record, plug = found
+        self._coverage.met("xid")
+        self._break_gpu(record.node, plug)
+
+    async def _xid_burst(self) -> None:
+        """What breaks several machines breaks them within moments."""
+        for _ in range(self._rng.randint(2, 6)):
+            if (found := self._some_active()) is not None:
+                self._coverage.met("xid-burst")
+                self._break_gpu(found[0].node, found[1])
+            await asyncio.sleep(self._rng.uniform(0.0, 1.5))
+
+    async def _xid_in_passing(self) -> None:
+        """A GPU is lost while its machine boots, or while work leaves it."""
+        if (found := self._some(COMING_OR_GOING)) is not None:
+            self._coverage.met("xid-in-passing")
+            record, plug = found
+            self._truth.condemn(record.node, "xid-79", self._loop.time())
+            self._history.note("fault", f"xid 79 on {record.node}, which is {record.phase}")
+            plug.machine.kernel.printk(xid_line(79, plug.machine.driver.gpus[0].pci))
+
+    def _break_gpu(self, node: str, plug: Plug) -> None:
+        boot = plug.boot_id
+        self._history.note("fault", f"xid 79 on {node}")
+        self._truth.condemn(node, "xid-79", self._loop.time())
+        plug.machine.kernel.printk(xid_line(79, plug.machine.driver.gpus[0].pci))
+
+        def lived() -> None:
+            now = self._sky.plug_of(node)
+            if now is None or now.boot_id != boot:
+                return  # What it had not told yet went down with it: a simulated machine has no disk.
+            if self._can_tell(node):
+                self._truth.of(node).must_fail = True
+            else:
+                later(SEEN_AFTER_S, lived)
+
+        later(SEEN_AFTER_S, lived)
+
+    def _can_tell(self, node: str) -> bool:
+        """Whether a machine could speak for a while without a break, so that its report must have arrived."""
+        now_s = self._loop.time()
+        silent = any(span.within(now_s - SEEN_AFTER_S / 2, now_s) for span in self._truth.of(node).silent)
+        return self._buses.up and now_s - self._bus_up_since_s > SEEN_AFTER_S / 2 and not silent
+
+    async def _app_xid(self) -> None:
+        """An application's own fault: no reason to replace anything."""
+        if (found := self._some_active()) is None:
+            return
+        record, plug = found
+        self._coverage.met("app-xid")
+        code = self._rng.choice((13, 31, 43))
+        self._history.note("fault", f"xid {code} on {record.node}, an application's own")
+        plug.machine.kernel.printk(xid_line(code, plug.machine.driver.gpus[0].pci))
+
+    async def _death(self) -> None:
+        able = self._sky.on()
+        if able:
+            machine = self._rng.choice(able)
+            self._coverage.met("death")
+            self._truth.condemn(machine.request.node, "death", self._loop.time())
+            self._sky.die(machine.instance_id)
+
+    async def _death_in_passing(self) -> None:
+        """A machine dies while it boots, or while work leaves it."""
+        known = [record for record in self._stores.all_of(NODE) if record.phase in COMING_OR_GOING]
+        able = [machine for record in known for machine in self._sky.machine_of(record.node) if machine.power == "on"]
+        if able:
+            machine = self._rng.choice(able)
+            self._coverage.met("death-in-passing")
+            self._truth.condemn(machine.request.node, "death", self._loop.time())
+            self._sky.die(machine.instance_id)
+
+    async def _flap(self) -> None:
+        able = [machine for machine in self._sky.on() if machine.instance_id in self._sky.plugs]
+        if able:
+            machine = self._rng.choice(able)
+            self._coverage.met("flap")
+            self._truth.of(machine.request.node).silent.append(
+                Span(self._loop.time(), self._loop.time() + 2 * self._options.boot_s)
+            )
+            self._sky.reboot(machine.instance_id)
+
+    async def _silence(self) -> None:
+        """The agent says nothing for a while: mostly less than condemns it."""
+        if (found := self._some_active()) is None:
+            return
+        record, plug = found
+        beat = self._options.heartbeat_s
+        seconds = self._rng.choice((2 * beat, 5 * beat, 8 * beat, 20 * beat))
+        self._history.note("fault", f"{record.node} is silent for {seconds:.0f} s")
+        self._silent(record.node, plug, seconds, "silence")
+
+    def _silent(self, node: str, plug: Plug, seconds: float, fault: str) -> None:
+        now_s = self._loop.time()
+        span = Span(now_s - self._options.heartbeat_s)
+        self._truth.of(node).silent.append(span)
+
+        def begin() -> None:
+            plug.machine.simulation.silence(now_s + seconds)
+
+        def end() -> None:
+            plug.machine.simulation.silence(0.0)
+            span.end_s = self._loop.time() + self._options.heartbeat_s
+
+        self.last(seconds, fault, begin, end)
+
+    async def _zone_dark(self) -> None:
+        zones = self._options.pools[0].zones
+        zone = self._rng.choice(zones)
+        seconds = self._rng.choice((5.0, 10.0, 30.0)) * self._options.heartbeat_s
+        self._history.note("fault", f"{zone} is dark for {seconds:.0f} s")
+        for machine in self._sky.on():
+            plug = self._sky.plugs.get(machine.instance_id)
+            if machine.request.zone == zone and plug is not None:
+                self._silent(machine.request.node, plug, seconds, "zone-dark")
+        dark = self._sky.forecast.dark
+        self.last(seconds, "zone-dark", lambda: dark.add(zone), lambda: dark.discard(zone))
+
+    async def _stock_out(self) -> None:
+        zone = self._rng.choice(self._options.pools[0].zones)
+        exhausted = self._sky.forecast.exhausted
+        self.last(
+            self._rng.uniform(10.0, 60.0), "stock-out", lambda: exhausted.add(zone), lambda: exhausted.discard(zone)
+        )
+
+    async def _returns(self) -> None:
+        """A machine that was ended long ago speaks again, as whoever it was."""
+        ended = [machine for machine in self._sky.machines.values() if machine.power == "ended"]
+        if not ended:
+            return
+        machine = self._rng.choice(ended)
+        self._history.note("fault", f"{machine.instance_id} of {machine.request.node} is back from the dead")
+        plugs: list[Plug] = []
+        self.last(
+            self._rng.uniform(5.0, 60.0), "returns",
+            lambda: plugs.append(self._sky.plug_in(machine)), lambda: self._sky.pull(plugs[0]),
+        )  # fmt: skip
+
+    async def _work(self) -> None:
+        if (found := self._some_active()) is None:
+            return
+        record, plug = found
+        span = Span(self._loop.time())
+        self._truth.of(record.node).busy.append(span)
+
+        def begin() -> None:
+            plug.machine.driver.work(1)
+
+        def end() -> None:
+            plug.machine.driver.work(0)
+            span.end_s = min(span.end_s, self._loop.time())
+
+        self.last(self._rng.uniform(10.0, 90.0), "work", begin, end)
+
+    # --- people ---
+
+    async def _demand(self) -> None:
+        for pool in self._options.pools:
+            if pool.queue:
+                self._coverage.met("demand")
+                self._demands[pool.name] = 10 * self._rng.randint(0, 2 * pool.nodes)
+                self._say(pool.name, self._demands[pool.name])
+
+    def _say(self, pool: str, depth: int) -> None:
+        if self._buses.up:
+            self._said += 1
+            headers = {"Nats-Msg-Id": f"demand-{self._said}"}
+            self._buses.publish(self._subjects.queue_depth(pool), str(depth).encode(), headers)

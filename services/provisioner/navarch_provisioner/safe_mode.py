@@ -1,0 +1,94 @@
+"""When the first launch may be, and when safe mode may end: what complete lists of every provider say about it. Pure.
+
+A first start launches nothing before every provider has told all that it has. Where machines carry our cluster's name
+already, it is no first start: either the records were lost (the machines are of our installation), or another
+installation works under the same name (they are not), and only an operator can tell which.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from navarch_common.model.cluster import SafeMode
+from navarch_common.model.node import NodeRecord, ProviderState
+from navarch_common.store.base import Beat
+from navarch_common.store.meta import heard_since
+from navarch_provisioner.cloud.base import Machine
+from navarch_provisioner.news import Why
+
+REPORTED_ENOUGH = 0.95
+"""Of the machines that carry our tags, so many must have been heard."""
+NAMED = 3
+"""So many machines are named in a sentence."""
+
+Lists = Mapping[str, Sequence[Machine]]
+"""By provider, all of its machines that carry our cluster's name. Every provider gave a complete list."""
+
+
+def first_look(
+    lists: Lists, installation: str, nodes: Mapping[str, NodeRecord]
+) -> tuple[Literal["clear", "doubt"], Why]:
+    """What the first complete lists after a first start mean."""
+    ours, theirs = _whose(lists, installation)
+    if theirs:
+        names = ", ".join(sorted({machine.tags.installation for _, machine in theirs}))
+        return "doubt", Why(
+            "unknown-installation",
+            f"{_named(theirs)} carry our cluster's name and the unknown installation {names}: `navarch adopt` takes it "
+            "over as ours, `navarch safe-mode leave` leaves it to whoever it belongs to",
+        )
+    strangers = [(name, machine) for name, machine in ours if machine.tags.node not in nodes]
+    if strangers:
+        return "doubt", Why("state-lost", f"{_named(strangers)} carry our tags, and the store is new")
+    return "clear", Why(
+        "no-machines", "every provider gave a complete list, and no machine that we don't know is in any"
+    )
+
+
+def enough(
+    lists: Lists,
+    installation: str,
+    nodes: Mapping[str, NodeRecord],
+    beats: Mapping[str, Beat],
+    safe_mode: SafeMode,
+    *,
+    listable: bool,
+) -> Why | None:
+    """Why safe mode may end, or None while machines are unaccounted for. `beats` are the last heartbeats by node; `listable`
+    says whether every machine that was made before safe mode would be listed by now: until then an empty list proves nothing."""
+    ours, theirs = _whose(lists, installation)
+    if not lists:
+        return None
+    mirror_alone = safe_mode.code == "mirror-lost"
+    if theirs and not mirror_alone:
+        return None
+    if not ours and not listable:
+        return None
+    if not ours:
+        return Why("no-machines", "every provider gave a complete list, and no machine carries our tags")
+    recorded = [nodes[machine.tags.node] for _, machine in ours if machine.tags.node in nodes]
+    if len(recorded) < len(ours):
+        return None
+    if mirror_alone:
+        return Why("all-recorded", f"all {len(ours)} machines that carry our tags have their records")
+    heard = sum(heard_since(record, beats.get(record.node), safe_mode.since) for record in recorded)
+    if heard >= REPORTED_ENOUGH * len(ours):
+        return Why("all-reported", f"{heard} of {len(ours)} machines that carry our tags have reported")
+    return None
+
+
+def _whose(lists: Lists, installation: str) -> tuple[list[tuple[str, Machine]], list[tuple[str, Machine]]]:
+    there = [
+        (provider, machine)
+        for provider, listed in sorted(lists.items())
+        for machine in listed
+        if machine.state is not ProviderState.GONE
+    ]
+    ours = [(provider, machine) for provider, machine in there if machine.tags.installation == installation]
+    theirs = [(provider, machine) for provider, machine in there if machine.tags.installation != installation]
+    return ours, theirs
+
+
+def _named(machines: Sequence[tuple[str, Machine]]) -> str:
+    names = [f"{machine.instance_id} at {provider}" for provider, machine in machines[:NAMED]]
+    more = f" and {len(machines) - NAMED} more" if len(machines) > NAMED else ""
+    return f"machines {', '.join(names)}{more}"

@@ -1,0 +1,120 @@
+"""When a first start may launch, when safe mode may end, and whose time counts from its end."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from navarch_common.model.cluster import SafeMode
+from navarch_common.model.node import Phase, ProviderState
+from navarch_common.store.base import Beat
+from navarch_provisioner import lifecycle, safe_mode
+from navarch_provisioner.cloud.base import Machine, Tags
+from support.provisioner_pools import POOL, T0, at, node, registration
+
+
+def machine(name: str, *, theirs: str = "", state: ProviderState = ProviderState.RUNNING) -> Machine:
+    tags = Tags("test", theirs or "mine", POOL, name, 1, f"token-{name}")
+    return Machine(f"i-{name}", "", tags, state, "h100-8x", "", "", "", 2.0, T0)
+
+
+def records(*names: str, **fields: Any) -> dict[str, Any]:
+    return {name: node(name, Phase.BOOTING, **{"registration": None, **fields}).record for name in names}
+
+
+def beat(name: str, seconds: float) -> Beat:
+    return Beat(node=name, pool=POOL, at=at(seconds), due_at=at(seconds + 15), sample=b"{}")
+
+
+def since(code: str = "store-lost") -> SafeMode:
+    return SafeMode(since=at(0), code=code, reason="why")
+
+
+def test_a_first_start_with_no_machine_may_launch() -> None:
+    assert safe_mode.first_look({"cloud": []}, "mine", {})[0] == "clear"
+    gone = machine("a", state=ProviderState.GONE)
+    assert safe_mode.first_look({"cloud": [gone]}, "mine", {})[0] == "clear"
+
+
+def test_a_first_start_that_has_launched_itself_knows_its_own() -> None:
+    assert safe_mode.first_look({"cloud": [machine("a")]}, "mine", records("a"))[0] == "clear"
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [(machine("a"), "state-lost"), (machine("a", theirs="other"), "unknown-installation")],
+    ids=["ours", "theirs"],
+)
+def test_a_first_start_that_finds_machines_is_none(found: Machine, code: str) -> None:
+    verdict, why = safe_mode.first_look({"cloud": [], "other": [found]}, "mine", {})
+    assert (verdict, why.code) == ("doubt", code)
+    assert "i-a at other" in why.text
+
+
+def test_safe_mode_ends_where_no_machine_is_left() -> None:
+    why = safe_mode.enough({"cloud": []}, "mine", {}, {}, since(), listable=True)
+    assert why is not None
+    assert why.code == "no-machines"
+
+
+def test_an_empty_list_that_may_be_older_than_our_machines_proves_nothing() -> None:
+    assert safe_mode.enough({"cloud": []}, "mine", {}, {}, since(), listable=False) is None
+
+
+def test_without_a_provider_nothing_is_known_and_safe_mode_stays() -> None:
+    assert safe_mode.enough({}, "mine", {}, {}, since(), listable=True) is None
+
+
+def test_safe_mode_stays_while_a_machine_has_no_record() -> None:
+    listed = {"cloud": [machine("a"), machine("b")]}
+    heard = {"a": beat("a", 1), "b": beat("b", 1)}
+    assert safe_mode.enough(listed, "mine", records("a"), heard, since(), listable=True) is None
+    assert safe_mode.enough(listed, "mine", records("a", "b"), heard, since(), listable=True) is not None
+
+
+@pytest.mark.parametrize(("heard", "ends"), [(19, True), (18, False)])
+def test_safe_mode_ends_when_95_percent_have_reported(heard: int, ends: bool) -> None:
+    names = [f"n{number}" for number in range(20)]
+    listed = {"cloud": [machine(name) for name in names]}
+    beats = {name: beat(name, 1) for name in names[:heard]}
+    why = safe_mode.enough(listed, "mine", records(*names), beats, since(), listable=True)
+    assert (why is not None) is ends
+
+
+def test_what_was_heard_before_safe_mode_began_does_not_count() -> None:
+    listed = {"cloud": [machine("a")]}
+    before = records("a", registration=replace_at(-60))
+    assert safe_mode.enough(listed, "mine", before, {"a": beat("a", -1)}, since(), listable=True) is None
+    after = records("a", registration=replace_at(1))
+    assert safe_mode.enough(listed, "mine", after, {}, since(), listable=True) is not None
+
+
+def replace_at(seconds: float) -> Any:
+    return structs.replace(registration(), at=at(seconds))
+
+
+def test_where_the_mirror_alone_was_missing_the_records_are_proof_enough() -> None:
+    listed = {"cloud": [machine("a"), machine("x", theirs="other")]}
+    why = safe_mode.enough(listed, "mine", records("a"), {}, since("mirror-lost"), listable=True)
+    assert why is not None
+    assert why.code == "all-recorded"
+    assert safe_mode.enough(listed, "mine", {}, {}, since("mirror-lost"), listable=True) is None
+
+
+def test_an_unknown_installation_keeps_safe_mode_until_an_operator_speaks() -> None:
+    listed = {"cloud": [machine("x", theirs="other")]}
+    assert safe_mode.enough(listed, "mine", {}, {}, since("unknown-installation"), listable=True) is None
+    assert safe_mode.enough(
+        listed, "other", records("x"), {"x": beat("x", 1)}, since("unknown-installation"), listable=True
+    )
+
+
+def test_a_node_has_its_whole_time_to_register_from_the_end_of_safe_mode() -> None:
+    view = node("a", Phase.BOOTING, registration=None)
+    assert view.record.launch is not None
+    late = view.record.launch.deadline + timedelta(seconds=1)
+    timeout = timedelta(minutes=10)
+    assert lifecycle.overdue(view.record, late, timeout) is not None
+    assert lifecycle.overdue(view.record, late, timeout, rebuilt_at=late - timedelta(minutes=9)) is None
+    assert lifecycle.overdue(view.record, late, timeout, rebuilt_at=late - timeout) is not None
