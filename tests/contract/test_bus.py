@@ -35,6 +35,7 @@ from navarch_common.bus.base import (
 from navarch_common.bus.jetstream import JetStreamBus
 from navarch_common.bus.matching import BadSubject
 from navarch_common.bus.memory import MemoryBus, MemoryServer
+from navarch_common.bus.nats_pull import Pages
 from navarch_common.events.subjects import ADVISORY, MAX_DELIVERIES, MSG_TERMINATED, StreamSpec
 
 WORK = StreamSpec(
@@ -986,6 +987,29 @@ async def test_reading_ends_at_what_was_the_end_though_more_is_published(bus: Bu
     async with bus.read("T_EVENTS") as found:
         await bus.publish_durable("t.events.a", b"late", msg_id="late")
         assert [m.data async for m in found] == [b"%d" % n for n in range(10)]
+
+
+async def test_reading_waits_for_a_consumer_that_nobody_leads_yet_and_says_so_where_nobody_will(nats_url: str) -> None:
+    bus = await JetStreamBus.connect(nats_url, name="leaderless", rng=random.Random(1))
+    client = bus._client
+    try:
+        await bus.ensure_streams(SPECS)
+        await bus.publish_durable("t.events.a", b"x", msg_id="leaderless")
+
+        def pages(timeout_s: float) -> Pages[bytes]:
+            return Pages(client, "T_EVENTS.late", lambda message: (message.data, True), timeout_s)
+
+        with pytest.raises(BusUnavailable, match=r"reading T_EVENTS\.late: 503"):
+            await everything(pages(0.3))
+        read = asyncio.create_task(everything(pages(10.0)))
+        await asyncio.sleep(0.3)
+        assert not read.done()
+        config = {"name": "late", "ack_policy": "none", "mem_storage": True, "filter_subject": "t.events.a"}
+        made = {"stream_name": "T_EVENTS", "config": config, "action": "create"}
+        await nats_api.call(client, "CONSUMER.CREATE.T_EVENTS.late", made, nats_api.ConsumerInfo)
+        assert await read == [b"x"]
+    finally:
+        await bus.close()
 
 
 # Keys and values

@@ -174,6 +174,7 @@ def test_a_size_out_of_bounds_is_refused_and_names_the_bound(plane: Plane) -> No
 
 
 def test_a_paused_pool_hears_demand_and_keeps_its_size_until_it_is_resumed(plane: Plane) -> None:
+    wants(plane, "sums", 0, "slurm")  # a source that fell silent would keep the size
     wants(plane, "sums", 10, "ray")
     desired(plane, "sums", 1)
     plane.navarch("pool", "pause", "sums", "--reason", "maintenance", "--wait")
@@ -187,6 +188,7 @@ def test_a_paused_pool_hears_demand_and_keeps_its_size_until_it_is_resumed(plane
 
 
 def test_an_operators_size_holds_against_demand_for_as_long_as_asked(plane: Plane) -> None:
+    wants(plane, "sums", 0, "slurm")
     wants(plane, "sums", 10, "ray")
     plane.navarch("pool", "scale", "sums", "--nodes", "2", "--for", "8s", "--wait")
     found = status(plane, "sums")

@@ -31,7 +31,7 @@ from navarch_common.store.base import (
     Lease,
     NewerSchema,
 )
-from navarch_provisioner import audits, commands, outcomes, placement
+from navarch_provisioner import audits, commands, outcomes, placement, sizing
 from navarch_provisioner.calls import CloudCalls
 from navarch_provisioner.cloud.registry import Providers
 from navarch_provisioner.news import trace_id_of
@@ -348,6 +348,9 @@ class PoolWorker:
         if any(drain.drained_at is None for drain in drains):
             times.append(now + DRAIN_LOOK)
         times += [node.record.launch.deadline for node in view.coming if node.record.launch is not None]
+        idle_look = sizing.idle_look(view, now)
+        if idle_look is not None:
+            times.append(idle_look)
         due = min((time for time in times if time > now), default=None)
         if self._timer is not None:
             self._timer.cancel()

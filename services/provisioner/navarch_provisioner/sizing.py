@@ -145,6 +145,19 @@ def choose_victims(pool: PoolView, now: datetime, excess: int) -> tuple[list[Nod
     return candidates[:room], None
 
 
+def idle_look(pool: PoolView, now: datetime) -> datetime | None:
+    """When to look at the heartbeats of a pool with nodes too many again; None where none is too many.
+
+    That is when the next node has been idle for long enough, and never later than a heartbeat may be: a longer gap could
+    have held work that nobody saw, and its idleness would begin anew.
+    """
+    if pool.config is None or pool.desired is None or occupied(pool) <= pool.target:
+        return None
+    idle_after = pool.config.scale_down.idle_after
+    proven = [view.work.idle_since + idle_after for view in pool.living if view.work.idle_since is not None]
+    return min([now + pool.settings.heartbeat_timeout, *(time for time in proven if time > now)])
+
+
 def _leaves_by_scale_down(view: NodeView) -> bool:
     progress = view.record.drain
     return view.phase in (Phase.DRAINING, Phase.TERMINATING) and progress is not None and progress.cause == HOLDER

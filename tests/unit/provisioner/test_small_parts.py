@@ -17,14 +17,14 @@ from navarch_common.model.cluster import InboxRecord, InboxReport
 from navarch_common.model.gpu import GpuSample
 from navarch_common.model.node import ENDED, NodeRecord, Phase, ProviderState
 from navarch_common.store.base import Beat
-from navarch_provisioner import adoption, bootstrap, heard, lifecycle, outcomes, placement, supply
+from navarch_provisioner import adoption, bootstrap, heard, lifecycle, outcomes, placement, sizing, supply
 from navarch_provisioner.answers import ANSWERS_MAX, answer
 from navarch_provisioner.cloud.base import Machine, NoCapacity, QuotaExceeded, Tags, Throttled
 from navarch_provisioner.news import Why
 from navarch_provisioner.outcomes import Outcome
 from navarch_provisioner.placement import Offer
 from navarch_provisioner.view import Work
-from support.provisioner_pools import POOL, T0, at, instance, node, pool, registration, settings
+from support.provisioner_pools import POOL, T0, at, busy, idle, instance, node, pool, registration, settings
 
 WHY = Why("test", "the test wants it")
 
@@ -49,22 +49,17 @@ def test_reports_give_the_same_record_in_any_order_and_however_often() -> None:
     assert ends == {(Phase.VALIDATING, "boot-2")}
 
 
-def test_a_registration_that_comes_again_after_the_next_boot_registered_is_no_boot() -> None:
-    view = node("a", Phase.BOOTING)
-    record = view.record
-    for one in (report(1), report(1, "boot-2", seconds=2), report(1, seconds=4)):
-        record = lifecycle.fold(record, InboxRecord(node="a", pool=POOL, reports=(one,)), "test", at(5)).record
-    assert record.registration is not None
-    assert record.registration.boot_id == "boot-2"
-
-
-def test_a_boot_that_was_thought_over_and_registers_anew_is_the_one_that_runs() -> None:
-    """Of two machines with one identity the later one went."""
+@pytest.mark.parametrize(
+    ("third", "runs"),
+    [(report(1, seconds=4), "boot-2"), (report(2, seconds=4), "boot-1")],
+    ids=["a registration that comes again is no boot", "one that was thought over, of two machines with one identity"],
+)
+def test_which_boot_runs_after_two_that_registered(third: InboxReport, runs: str) -> None:
     record = node("a", Phase.BOOTING).record
-    for one in (report(1), report(1, "boot-2", seconds=2), report(2, seconds=4)):
+    for one in (report(1), report(1, "boot-2", seconds=2), third):
         record = lifecycle.fold(record, InboxRecord(node="a", pool=POOL, reports=(one,)), "test", at(5)).record
     assert record.registration is not None
-    assert record.registration.boot_id == "boot-1"
+    assert record.registration.boot_id == runs
 
 
 def test_no_more_boots_are_remembered_than_fit() -> None:
@@ -254,6 +249,21 @@ def test_idleness_counts_from_the_first_idle_heartbeat_without_a_break() -> None
     assert look(40, idle=None) is None
     assert look(50, idle=True) == at(50)
     assert look(100, idle=True) == at(100), "nobody saw what was there in between"
+
+
+def test_nodes_too_many_are_looked_at_before_their_idleness_could_begin_anew() -> None:
+    def look(*since: float | None, desired: int = 1) -> object:
+        works = [busy(9) if start is None else idle(9, start) for start in since]
+        nodes = [node(f"n{index}", work=work) for index, work in enumerate(works)]
+        view = pool(*nodes, desired=desired, extra="scale_down: {idle_after: 20s}")
+        assert view.settings.heartbeat_timeout == timedelta(seconds=15)
+        return sizing.idle_look(view, at(10))
+
+    assert look(0, 5) == at(20), "the first one is proven idle"
+    assert look(None, None) == at(25), "both are busy, and may not be tomorrow"
+    assert look(None, 8) == at(25), "it must not be out of sight for longer than a heartbeat may be"
+    assert look(-100, -50) == at(25), "proven long ago, and something else keeps them"
+    assert look(0, 5, desired=2) is None, "none is too many"
 
 
 def test_answers_are_bounded_and_the_newest_stay() -> None:

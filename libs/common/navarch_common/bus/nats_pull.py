@@ -28,7 +28,9 @@ SILENCE_S = 12.5
 EXPIRES_S = 30.0
 RETRY_S = (0.2, 5.0)
 """First and longest pause before a consumer that went wrong is asked again."""
-_IDLE, _NO_MESSAGES, _EXPIRED = "100", "404", "408"
+ASK_AGAIN_S = 0.1
+"""Pause before a page is asked for again, while the consumer has no leader."""
+_IDLE, _NO_MESSAGES, _EXPIRED, _NO_RESPONDER = "100", "404", "408", "503"
 
 
 def pull_request(batch: int, *, wait: bool = True) -> bytes:
@@ -164,8 +166,12 @@ class Puller(Generic[T]):
             self._taken()
 
 
+class _NoLeader(BusUnavailable):
+    """Nobody answers for the consumer: it was just made, or its servers are electing one."""
+
+
 class Pages(Generic[T]):
-    """Reads what a consumer holds now, page by page, and ends."""
+    """Reads what a consumer holds now, page by page, and ends. Waits as long as for a message until it has a leader."""
 
     PAGE = 256
 
@@ -181,10 +187,17 @@ class Pages(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        now = asyncio.get_running_loop().time
+        asked_at = now()
         while not self._items:
             if self._done:
                 raise StopAsyncIteration
-            await self._fetch()
+            try:
+                await self._fetch()
+            except _NoLeader:
+                if now() - asked_at >= self._timeout_s:
+                    raise
+                await asyncio.sleep(ASK_AGAIN_S)
         return self._items.popleft()
 
     async def _fetch(self) -> None:
@@ -215,7 +228,8 @@ class Pages(Generic[T]):
             self._done = status == _NO_MESSAGES or not self._items
             return True
         if status:
-            raise BusUnavailable(f"reading {self._consumer}: {status} {(message.headers or {}).get('Description', '')}")
+            error = _NoLeader if status == _NO_RESPONDER else BusUnavailable
+            raise error(f"reading {self._consumer}: {status} {(message.headers or {}).get('Description', '')}".rstrip())
         item, self._done = self._convert(message)
         self._items.append(item)
         return self._done
