@@ -194,7 +194,7 @@ def test_a_drain_waits_for_the_work_and_keeps_the_machine(plane: Plane, node: st
     late = said(plane, "drain", node, "--yes", "--wait", "--wait-timeout", "3s", "--reason", "new rack", status=3)
     assert "explain" in late.stderr
     assert plane.node(node).status == "draining"
-    assert "process" in said(plane, "explain", node).stdout
+    plane.until(lambda: "process" in said(plane, "explain", node).stdout, "what the drain waits for", 10)
     said(plane, "inject", node, "idle")
     plane.hears("node.drained", node, within_s=30)
     assert node in plane.living()
