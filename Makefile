@@ -20,7 +20,7 @@ install = if command -v uv >/dev/null 2>&1; \
 .PHONY: help up install test test-long sim chaos chaos-recovery lint format bench clean
 help:
 	@echo "make up       run a fleet here: installs the runtime into $(VENV), then starts navarch up (options: ARGS=...)"
-	@echo "make test     run every test that needs nothing from outside"
+	@echo "make test     run every test that needs nothing from outside (JOBS=2 files at a time)"
 	@echo "make test-long   run those that take clusters of real servers and their time"
 	@echo "make sim      run SEEDS=500 seeds of the simulated world (FROM=1 JOBS=2 ARGS='--plant NAME')"
 	@echo "make chaos    kill, hang and break everything at random, and check that nothing is lost"
@@ -37,8 +37,10 @@ up: $(RUNTIME)
 
 install: $(TOOLS)
 
+# Two files at a time: most of them wait for real processes. A file's tests stay together, for they share a fleet.
+test: JOBS ?= 2
 test: $(TOOLS)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-long: $(TOOLS)
 	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
