@@ -52,28 +52,33 @@ def enough(
     safe_mode: SafeMode,
     *,
     listable: bool,
-) -> Why | None:
-    """Why safe mode may end, or None while machines are unaccounted for. `beats` are the last heartbeats by node; `listable`
-    says whether every machine that was made before safe mode would be listed by now: until then an empty list proves nothing."""
+) -> tuple[bool, Why]:
+    """Whether safe mode may end, and why, or what it waits for. `beats` are the last heartbeats by node; `listable` says
+    whether every machine that was made before safe mode would be listed by now: until then an empty list proves nothing."""
     ours, theirs = _whose(lists, installation)
-    if not lists:
-        return None
     mirror_alone = safe_mode.code == "mirror-lost"
+    if not lists:
+        return False, Why("no-lists", "there is no provider to ask")
     if theirs and not mirror_alone:
-        return None
+        return False, Why("unknown-installation", f"{_named(theirs)} carry our cluster's name and are not ours")
     if not ours and not listable:
-        return None
+        return False, Why("newborn", "no machine is listed, and a machine made just before might not be listed yet")
     if not ours:
-        return Why("no-machines", "every provider gave a complete list, and no machine carries our tags")
-    recorded = [nodes[machine.tags.node] for _, machine in ours if machine.tags.node in nodes]
-    if len(recorded) < len(ours):
-        return None
+        return True, Why("no-machines", "every provider gave a complete list, and no machine carries our tags")
+    strangers = [(provider, machine) for provider, machine in ours if machine.tags.node not in nodes]
+    if strangers:
+        return False, Why("not-recorded", f"{_named(strangers)} carry our tags and have no record")
     if mirror_alone:
-        return Why("all-recorded", f"all {len(ours)} machines that carry our tags have their records")
-    heard = sum(heard_since(record, beats.get(record.node), safe_mode.since) for record in recorded)
+        return True, Why("all-recorded", f"all {len(ours)} machines that carry our tags have their records")
+    silent = [
+        (provider, machine)
+        for provider, machine in ours
+        if not heard_since(nodes[machine.tags.node], beats.get(machine.tags.node), safe_mode.since)
+    ]
+    heard = len(ours) - len(silent)
     if heard >= REPORTED_ENOUGH * len(ours):
-        return Why("all-reported", f"{heard} of {len(ours)} machines that carry our tags have reported")
-    return None
+        return True, Why("all-reported", f"{heard} of {len(ours)} machines that carry our tags have reported")
+    return False, Why("not-reported", f"{_named(silent)} of {len(ours)} have not reported")
 
 
 def _whose(lists: Lists, installation: str) -> tuple[list[tuple[str, Machine]], list[tuple[str, Machine]]]:

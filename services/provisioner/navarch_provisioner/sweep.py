@@ -278,8 +278,9 @@ class Sweeper:
             return False
         beats = {beat.node: beat for beat in await deps.store.beats(sorted(nodes)) if beat is not None}
         listable = deps.clock.now() - found.since >= self._settings()[1].timings.newborn_grace
-        why = safe_mode.enough(lists, deps.installation, nodes, beats, found, listable=listable)
-        if why is None:
+        enough, why = safe_mode.enough(lists, deps.installation, nodes, beats, found, listable=listable)
+        if not enough:
+            log.info("safe mode goes on", code=why.code, reason=why.text)
             return False
         await leave_safe_mode(
             deps.store, deps.committer, now=deps.clock.now(), code=why.code, reason=why.text, actor=ACTOR

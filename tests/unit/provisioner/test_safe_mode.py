@@ -1,5 +1,6 @@
 """When a first start may launch, when safe mode may end, and whose time counts from its end."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from navarch_common.model.cluster import SafeMode
-from navarch_common.model.node import Phase, ProviderState
+from navarch_common.model.node import NodeRecord, Phase, ProviderState
 from navarch_common.store.base import Beat
 from navarch_provisioner import lifecycle, safe_mode
 from navarch_provisioner.cloud.base import Machine, Tags
@@ -52,25 +53,37 @@ def test_a_first_start_that_finds_machines_is_none(found: Machine, code: str) ->
     assert "i-a at other" in why.text
 
 
+def judged(
+    listed: safe_mode.Lists,
+    nodes: Mapping[str, NodeRecord],
+    beats: Mapping[str, Beat] | None = None,
+    *,
+    began: str = "store-lost",
+    installation: str = "mine",
+    listable: bool = True,
+) -> tuple[bool, str]:
+    """Whether safe mode ends, and the code of the reason."""
+    ends, why = safe_mode.enough(listed, installation, nodes, beats or {}, since(began), listable=listable)
+    return ends, why.code
+
+
 def test_safe_mode_ends_where_no_machine_is_left() -> None:
-    why = safe_mode.enough({"cloud": []}, "mine", {}, {}, since(), listable=True)
-    assert why is not None
-    assert why.code == "no-machines"
+    assert judged({"cloud": []}, {}) == (True, "no-machines")
 
 
 def test_an_empty_list_that_may_be_older_than_our_machines_proves_nothing() -> None:
-    assert safe_mode.enough({"cloud": []}, "mine", {}, {}, since(), listable=False) is None
+    assert judged({"cloud": []}, {}, listable=False) == (False, "newborn")
 
 
 def test_without_a_provider_nothing_is_known_and_safe_mode_stays() -> None:
-    assert safe_mode.enough({}, "mine", {}, {}, since(), listable=True) is None
+    assert judged({}, {}) == (False, "no-lists")
 
 
 def test_safe_mode_stays_while_a_machine_has_no_record() -> None:
     listed = {"cloud": [machine("a"), machine("b")]}
     heard = {"a": beat("a", 1), "b": beat("b", 1)}
-    assert safe_mode.enough(listed, "mine", records("a"), heard, since(), listable=True) is None
-    assert safe_mode.enough(listed, "mine", records("a", "b"), heard, since(), listable=True) is not None
+    assert judged(listed, records("a"), heard) == (False, "not-recorded")
+    assert judged(listed, records("a", "b"), heard) == (True, "all-reported")
 
 
 @pytest.mark.parametrize(("heard", "ends"), [(19, True), (18, False)])
@@ -78,16 +91,15 @@ def test_safe_mode_ends_when_95_percent_have_reported(heard: int, ends: bool) ->
     names = [f"n{number}" for number in range(20)]
     listed = {"cloud": [machine(name) for name in names]}
     beats = {name: beat(name, 1) for name in names[:heard]}
-    why = safe_mode.enough(listed, "mine", records(*names), beats, since(), listable=True)
-    assert (why is not None) is ends
+    assert judged(listed, records(*names), beats) == (ends, "all-reported" if ends else "not-reported")
 
 
 def test_what_was_heard_before_safe_mode_began_does_not_count() -> None:
     listed = {"cloud": [machine("a")]}
     before = records("a", registration=replace_at(-60))
-    assert safe_mode.enough(listed, "mine", before, {"a": beat("a", -1)}, since(), listable=True) is None
+    assert judged(listed, before, {"a": beat("a", -1)}) == (False, "not-reported")
     after = records("a", registration=replace_at(1))
-    assert safe_mode.enough(listed, "mine", after, {}, since(), listable=True) is not None
+    assert judged(listed, after) == (True, "all-reported")
 
 
 def replace_at(seconds: float) -> Any:
@@ -96,18 +108,15 @@ def replace_at(seconds: float) -> Any:
 
 def test_where_the_mirror_alone_was_missing_the_records_are_proof_enough() -> None:
     listed = {"cloud": [machine("a"), machine("x", theirs="other")]}
-    why = safe_mode.enough(listed, "mine", records("a"), {}, since("mirror-lost"), listable=True)
-    assert why is not None
-    assert why.code == "all-recorded"
-    assert safe_mode.enough(listed, "mine", {}, {}, since("mirror-lost"), listable=True) is None
+    assert judged(listed, records("a"), began="mirror-lost") == (True, "all-recorded")
+    assert judged(listed, {}, began="mirror-lost") == (False, "not-recorded")
 
 
 def test_an_unknown_installation_keeps_safe_mode_until_an_operator_speaks() -> None:
     listed = {"cloud": [machine("x", theirs="other")]}
-    assert safe_mode.enough(listed, "mine", {}, {}, since("unknown-installation"), listable=True) is None
-    assert safe_mode.enough(
-        listed, "other", records("x"), {"x": beat("x", 1)}, since("unknown-installation"), listable=True
-    )
+    assert judged(listed, {}, began="unknown-installation") == (False, "unknown-installation")
+    heard = {"x": beat("x", 1)}
+    assert judged(listed, records("x"), heard, began="unknown-installation", installation="other")[0]
 
 
 def test_a_node_has_its_whole_time_to_register_from_the_end_of_safe_mode() -> None:
