@@ -1,13 +1,14 @@
 """Copies of the provisioner side by side: they share the pools, and one that was stopped and resumed does no harm."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from fixtures.world import World, make_world
 from navarch_common.model.node import Phase
 from navarch_provisioner.service import FLEET
-from support.deps import running, until
+from support.deps import cut_off, running, until
 from support.provisioner_world import MemoryCloud, Rig
 
 POOLS = "".join(
@@ -80,14 +81,12 @@ async def test_a_copy_that_was_stopped_beyond_its_lease_writes_nothing_and_launc
     two = Rig(world, cloud=cloud, instance="copy-2", own=True)
     async with one.running():
         await until(lambda: held(one) == {"training", FLEET}, "the first copy has everything")
-        one.deps.bus.lose_connection()  # type: ignore[attr-defined]  # nothing of it reaches anyone
-        one.deps.store.unavailable = True  # type: ignore[attr-defined]
-        world.advance(60)
-        async with two.running():
-            await until(lambda: held(two) == {"training", FLEET}, "the second copy has everything")
-            await two.grow(2)
-            one.deps.bus.restore_connection()  # type: ignore[attr-defined]
-            one.deps.store.unavailable = False  # type: ignore[attr-defined]
+        async with AsyncExitStack() as running:
+            with cut_off(one.deps):
+                world.advance(60)
+                await running.enter_async_context(two.running())
+                await until(lambda: held(two) == {"training", FLEET}, "the second copy has everything")
+                await two.grow(2)
             await one.wake()
             await until(lambda: held(one) and held(two), "they share")
             await asyncio.sleep(0.3)

@@ -17,7 +17,7 @@ from navarch_common.model.node import NODE, Phase, ProviderState
 from navarch_common.model.pool import VERDICTS
 from navarch_common.store.base import Commit, Conflict
 from navarch_health import reports
-from support.deps import until
+from support.deps import until, without_bus
 from support.health_rig import CONFIG, REPORTS, Rig
 from support.health_world import BOOT, STATUS, T0, node, registration, report, seconds, xid
 
@@ -567,9 +567,8 @@ async def test_a_deaf_observer_condemns_nobody_for_silence(world: World) -> None
     async with rig.running():
         await settle(rig, *NAMES)
         await rig.pass_time(20, NAMES)
-        rig.deps.bus.lose_connection()  # type: ignore[attr-defined]
-        await rig.pass_time(100)
-        rig.deps.bus.restore_connection()  # type: ignore[attr-defined]
+        with without_bus(rig.deps):
+            await rig.pass_time(100)
         await asyncio.sleep(1.1)
         await rig.pass_time(8)
         for name in NAMES:

@@ -1,15 +1,17 @@
 """What a service is given, in memory: `Deps` over a `World`, with a configuration written as YAML."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from fixtures.world import World
+from navarch_common.bus.memory import MemoryBus
 from navarch_common.config.load import load_text
 from navarch_common.in_force import ConfigWatch
 from navarch_common.metrics import Metrics
 from navarch_common.model.base import Service
 from navarch_common.run import Deps, RunningService
+from navarch_common.store.memory import MemoryStore
 from navarch_common.telemetry import Telemetry
 
 
@@ -30,6 +32,27 @@ def make_deps(world: World, service: Service, text: str, *, instance: str = "cop
         metrics=Metrics(),
         instance=instance,
     )
+
+
+@contextmanager
+def without_bus(deps: Deps) -> Iterator[None]:
+    """The process has no connection to the bus while the block runs."""
+    bus = deps.bus
+    assert isinstance(bus, MemoryBus)
+    bus.lose_connection()
+    yield
+    bus.restore_connection()
+
+
+@contextmanager
+def cut_off(deps: Deps) -> Iterator[None]:
+    """Nothing of the process reaches anyone while the block runs, neither the bus nor the store."""
+    store = deps.store
+    assert isinstance(store, MemoryStore)
+    with without_bus(deps):
+        store.unavailable = True
+        yield
+        store.unavailable = False
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from navarch_common.guards import freeze_key, hold_key
 from navarch_common.model.node import Phase
 from navarch_provisioner.settings import Timings
 from support import guards
+from support.deps import cut_off
 from support.provisioner_world import CONFIG, QUICK, MemoryCloud, Rig
 
 MANY = CONFIG.replace(
@@ -83,15 +84,12 @@ async def test_while_neither_store_nor_bus_can_be_read_nothing_is_called(world: 
     async with rig.running():
         await rig.grow(1)
         record = (await rig.nodes(Phase.ACTIVE))[0]
-        rig.deps.store.unavailable = True  # type: ignore[attr-defined]
-        rig.deps.bus.lose_connection()  # type: ignore[attr-defined]
         before = list(rig.cloud.calls)
-        outcome = await rig.service._calls.make("terminate", record, lambda: True)
+        with cut_off(rig.deps):
+            outcome = await rig.service._calls.make("terminate", record, lambda: True)
         assert outcome.withheld is not None
         assert outcome.withheld.code == "guards-unreadable"
         assert rig.cloud.calls == before
-        rig.deps.store.unavailable = False  # type: ignore[attr-defined]
-        rig.deps.bus.restore_connection()  # type: ignore[attr-defined]
 
 
 async def test_a_held_node_is_cordoned_and_kept_and_replaced_when_it_is_released(world: World) -> None:

@@ -46,7 +46,7 @@ class SimHandle(asyncio.Handle):
 
     def cancel(self) -> None:
         self._cancelled = True
-        self._callback = self._args = None  # type: ignore[assignment]
+        self._callback = self._args = None  # type: ignore[assignment]  # as the base class does
 
 
 class SimTimer(asyncio.TimerHandle):
@@ -71,7 +71,7 @@ class SimTimer(asyncio.TimerHandle):
     def cancel(self) -> None:
         if not self._cancelled:
             self._cancelled = True
-            self._callback = self._args = None  # type: ignore[assignment]
+            self._callback = self._args = None  # type: ignore[assignment]  # as the base class does
             if self._scheduled:
                 self._loop.timers_cancelled += 1
 
@@ -119,7 +119,7 @@ class SimLoop(base_events.BaseEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         handle = SimHandle(callback, args, self, context)
-        self._ready.append(handle)  # type: ignore[attr-defined]
+        self._ready.append(handle)  # type: ignore[attr-defined]  # private to the base class
         return handle
 
     def call_later(  # type: ignore[override]
@@ -176,7 +176,7 @@ class SimLoop(base_events.BaseEventLoop):
                 handle._run()
 
     def _next_batch(self) -> list[asyncio.Handle]:
-        ready, timers = self._ready, self._due  # type: ignore[attr-defined]
+        ready, timers = self._ready, self._due  # type: ignore[attr-defined]  # private to the base class
         self._drop_cancelled_timers()
         if not ready:
             if not timers:
