@@ -82,7 +82,7 @@ def _digest(seed: int, hash_seed: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("seed", [3, 8])
+@pytest.mark.parametrize("seed", [3, 8, 102, 135])
 def test_the_same_seed_has_the_same_history_whatever_the_order_of_sets(seed: int) -> None:
     assert _digest(seed, "1") == _digest(seed, "2")
 

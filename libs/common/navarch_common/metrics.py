@@ -106,6 +106,8 @@ class Metrics:
     def __init__(self) -> None:
         self._client: Any = _prometheus_client()
         self._metrics: dict[str, Any] = {}
+        self._children: dict[str, dict[tuple[tuple[str, str], ...], Any]] = {}
+        """By metric, its series that were written lately: finding one by its labels costs more than writing it."""
         self._measures: list[Callable[[], None]] = []
         if self._client is not None:
             self._registry = self._client.CollectorRegistry()
@@ -130,6 +132,7 @@ class Metrics:
         if self._client is not None:
             gauge = self._metrics[name]
             gauge.clear()
+            self._children.pop(name, None)
             for labels, value in values.items():
                 gauge.labels(*labels).set(value)
 
@@ -147,8 +150,13 @@ class Metrics:
         return text, str(self._client.CONTENT_TYPE_LATEST)
 
     def _child(self, name: str, labels: Mapping[str, str]) -> Any:
-        metric = self._metrics[name]
-        return metric.labels(**labels) if labels else metric
+        known = self._children.setdefault(name, {})
+        series = tuple(labels.items())
+        child = known.get(series)
+        if child is None:
+            metric = self._metrics[name]
+            child = known[series] = metric.labels(**labels) if labels else metric
+        return child
 
     def _made(self, metric: Metric) -> Any:
         if metric.kind == "histogram":

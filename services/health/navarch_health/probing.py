@@ -37,7 +37,7 @@ class Probing:
     async def round(self) -> None:
         """Asks every suspect once, side by side."""
         gate = asyncio.Semaphore(SIDE_BY_SIDE)
-        tracked = [self._fleet.tracked[name] for name in self._suspects() if name in self._fleet.tracked]
+        tracked = [self._fleet.tracked[name] for name in sorted(self._suspects()) if name in self._fleet.tracked]
         async with asyncio.TaskGroup() as tasks:
             for one in tracked:
                 tasks.create_task(self._probe(one, gate), name=f"health-probe-{one.node}")

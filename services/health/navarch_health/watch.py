@@ -91,7 +91,7 @@ class Watch:
 
     async def _settle_all(self, names: Iterable[str], now: datetime) -> None:
         """Commits what changed for each of these nodes, decided from the cache first so that most cost nothing."""
-        due = [name for name in names if self._is_due(name, now)]
+        due = sorted(name for name in names if self._is_due(name, now))
         await self._side_by_side([(name, self._next) for name in due], create=True)
 
     def _is_due(self, name: str, now: datetime) -> bool:
@@ -161,16 +161,11 @@ class Watch:
         listening = self._hearing.listening_since
         if listening is None:
             return {}
-        found: dict[str, datetime] = {}
-        for names in self._fleet.watched.values():
-            for name in names:
-                tracked = self._fleet.tracked[name]
-                since = max(listening, tracked.since)
-                if tracked.heard_at is None and now - since >= self.settings.heartbeat_timeout:
-                    found[name] = since
-                    if len(found) >= OVERDUE_MAX:
-                        return found
-        return found
+        names = (name for names in self._fleet.watched.values() for name in names)
+        unheard = (tracked for name in names if (tracked := self._fleet.tracked[name]).heard_at is None)
+        since = {tracked.node: max(listening, tracked.since) for tracked in unheard}
+        late = sorted(name for name, began in since.items() if now - began >= self.settings.heartbeat_timeout)
+        return {name: since[name] for name in late[:OVERDUE_MAX]}
 
     async def _judge(self, silent: dict[str, datetime], now: datetime) -> dict[str, int]:
         deaf = self._observer.deaf(now)

@@ -5,22 +5,22 @@ What is stale for lack of a reread costs nothing but a conflict: every commit na
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic
+from typing import Any, Generic, TypeAlias
 
 from navarch_common.guarding import Guards
 from navarch_common.guards import newest
 from navarch_common.ids import new_node_id
 from navarch_common.model.base import AnyKey, Family, R
-from navarch_common.model.cluster import COMMAND, INBOX, META
-from navarch_common.model.health import HEALTH
+from navarch_common.model.cluster import COMMAND, INBOX, META, InboxRecord
+from navarch_common.model.health import HEALTH, HealthRecord
 from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase
 from navarch_common.model.pool import GUARD, POOL, SUPPLY, VERDICTS
-from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH
+from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH, NodeWishes
 from navarch_common.run import Deps
-from navarch_common.store.base import ABSENT, Since, StateStore, Stored
+from navarch_common.store.base import ABSENT, Beat, Since, StateStore, Stored
 from navarch_provisioner import budget, limits
 from navarch_provisioner.heard import IdleWatch, work_of
 from navarch_provisioner.settings import ProvisionerSettings
@@ -44,6 +44,15 @@ class _Mint:
 
     def __iter__(self) -> Iterator[str]:
         return (new_node_id(self.pool, self.rng) for _ in range(FRESH_IDS))
+
+
+_Parts: TypeAlias = tuple[
+    Stored[NodeRecord],
+    Stored[HealthRecord] | None,
+    Stored[InboxRecord] | None,
+    Stored[NodeWishes] | None,
+    Work | None,
+]
 
 
 class _Family(Generic[R]):
@@ -105,6 +114,10 @@ class PoolReader:
         self.incarnation = store.incarnation
         """Of the store, when the last read began: what it saw is true in no other."""
         self._work: dict[str, Work] = {}
+        self._heard: dict[str, tuple[Beat, int, Work]] = {}
+        """By node, the heartbeat that was read last, of which generation the node was, and what it says."""
+        self._views: dict[str, tuple[_Parts, NodeView]] = {}
+        """By node, what its view was made of: of a large pool little changes from one pass to the next."""
         self._heard_at: datetime | None = None
 
     def forget(self) -> None:
@@ -172,10 +185,7 @@ class PoolReader:
             installation=self._deps.installation,
             settings=settings,
             config=settings.pools.get(self._pool),
-            nodes={
-                name: _node(stored, self._health.known, self._inbox.known, self._wishes.known)
-                for name, stored in sorted(self._nodes.known.items())
-            },
+            nodes={name: self._node(name) for name in sorted(self._nodes.known)},
             desired=desired.record if desired else None,
             desired_revision=_revision(desired),
             supply=supply.record if supply else None,
@@ -233,18 +243,60 @@ class PoolReader:
         everyone = self._heard_at is None or now - self._heard_at >= HEAR_ALL_EVERY
         if everyone:
             self._heard_at = now
-            self._work = {name: work for name, work in self._work.items() if name in living}
+            for known in (self._work, self._heard):
+                _keep(known, living)
+            _keep(self._views, view.nodes)
             memory.idle.keep(set(living))
         asked = [name for name, node in living.items() if everyone or name not in self._work or _may_go(node)]
         for start in range(0, len(asked), CHUNK):
             chunk = asked[start : start + CHUNK]
             for name, beat in zip(chunk, await self._store.beats(chunk), strict=True):
                 node = living[name]
-                work = work_of(beat, node.record)
+                work = self._said(beat, node.record)
                 if node.phase is Phase.DRAINING:
                     work = await _scheduled(notifier, node.record, work)
-                self._work[name] = replace(work, idle_since=memory.idle.since(name, work, now, fresh))
-        return replace(view, nodes={**view.nodes, **{n: replace(v, work=self._work[n]) for n, v in living.items()}})
+                idle_since = memory.idle.since(name, work, now, fresh)
+                if idle_since != work.idle_since:
+                    work = replace(work, idle_since=idle_since)
+                if work != self._work.get(name):
+                    self._work[name] = work
+        return replace(view, nodes={**view.nodes, **{name: self._at_work(node) for name, node in living.items()}})
+
+    def _said(self, beat: Beat | None, record: NodeRecord) -> Work:
+        """What a heartbeat says; the same one is read once."""
+        if beat is None:
+            return work_of(None, record)
+        known = self._heard.get(record.node)
+        if known is None or known[0] != beat or known[1] != record.generation:
+            known = self._heard[record.node] = (beat, record.generation, work_of(beat, record))
+        return known[2]
+
+    def _node(self, name: str) -> NodeView:
+        """The node as it is known now; the view that was made before where nothing of it changed."""
+        stored = self._nodes.known[name]
+        work = self._work.get(name) if stored.record.phase not in ENDED else None
+        parts = (stored, self._health.known.get(name), self._inbox.known.get(name), self._wishes.known.get(name), work)
+        before = self._views.get(name)
+        if before is not None and all(one is other for one, other in zip(before[0], parts, strict=True)):
+            return before[1]
+        view = _view(*parts)
+        self._views[name] = (parts, view)
+        return view
+
+    def _at_work(self, view: NodeView) -> NodeView:
+        """The view with what is known of the work by now."""
+        work = self._work[view.node]
+        if view.work is work:
+            return view
+        before, changed = self._views.get(view.node), replace(view, work=work)
+        if before is not None and before[1] is view:
+            self._views[view.node] = ((*before[0][:4], work), changed)
+        return changed
+
+
+def _keep(known: dict[str, Any], names: Collection[str]) -> None:
+    for name in known.keys() - names:
+        del known[name]
 
 
 def _may_go(node: NodeView) -> bool:
@@ -259,14 +311,13 @@ async def _scheduled(notifier: WorkloadNotifier, record: NodeRecord, heard: Work
         return replace(heard, idle=None, text=f"its scheduler cannot be asked: {error}"[:200])
 
 
-def _node(
+def _view(
     stored: Stored[NodeRecord],
-    health: Mapping[str, Stored],  # type: ignore[type-arg]
-    inbox: Mapping[str, Stored],  # type: ignore[type-arg]
-    wishes: Mapping[str, Stored],  # type: ignore[type-arg]
+    verdict: Stored[HealthRecord] | None,
+    reports: Stored[InboxRecord] | None,
+    wished: Stored[NodeWishes] | None,
+    work: Work | None,
 ) -> NodeView:
-    name = stored.record.node
-    verdict, reports, wished = health.get(name), inbox.get(name), wishes.get(name)
     return NodeView(
         record=stored.record,
         revision=stored.revision,
@@ -276,6 +327,7 @@ def _node(
         inbox_revision=_revision(reports),
         wish_record=wished.record if wished else None,
         wish_revision=_revision(wished),
+        work=work or Work(),
     )
 
 

@@ -261,13 +261,13 @@ class MemoryStore:
         await self._travel()
         value = self.server.contents.values.get(key.path)
         await self._travel_back()
-        return None if value is None else decode_stored(key, value)
+        return None if value is None else self._decoded(key, value)
 
     async def get_many(self, keys: Sequence[AnyKey]) -> list[Stored[Any] | None]:
         await self._travel()
         values = [self.server.contents.values.get(key.path) for key in keys]
         await self._travel_back()
-        return [None if value is None else decode_stored(key, value) for key, value in zip(keys, values, strict=True)]
+        return [None if value is None else self._decoded(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def records(self, family: Family[R], pool: str | None = None) -> list[Stored[R]]:
         await self._travel()
@@ -287,11 +287,15 @@ class MemoryStore:
         newer = takewhile(lambda path: index[path] > since.revision, reversed(index))
         return self._decode(since.family, [path for _, path in sorted((index[path], path) for path in newer)])
 
+    def _decoded(self, key: Key[R], value: bytes) -> Stored[R]:
+        """Raises `BadRecord`."""
+        return decode_stored(key, value)
+
     def _decode(self, family: Family[R], paths: Iterable[str]) -> list[Stored[R]]:
         found: list[Stored[R]] = []
         for path in paths:
             try:
-                found.append(decode_stored(Key(family, path), self.server.contents.values[path]))
+                found.append(self._decoded(Key(family, path), self.server.contents.values[path]))
             except BadRecord as error:
                 self.bad_records += 1
                 log.error("record left out", key=path, error=str(error))

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from navarch_common.clock import Clock
 from navarch_common.events.subjects import Subjects
-from navarch_common.model.base import Family, R
-from navarch_common.store.base import Commit, Committed, StoreError, StoreUnavailable
+from navarch_common.model.base import Family, Key, R
+from navarch_common.store.base import Commit, Committed, Stored, StoreError, StoreUnavailable
 from navarch_common.store.encoding import Bound, Prepared, prepare, split_value
 from navarch_common.store.memory import Contents, MemoryServer, MemoryStore
 from navarch_sim.virtual.air import Air, later
@@ -39,6 +40,8 @@ class SimStoreServer(MemoryServer):
         self.backups: list[tuple[float, Contents]] = []
         """With the loop's time at which each was made, oldest first."""
         self.backed_up_s = float("-inf")
+        self.decoded: dict[str, tuple[bytes, Stored[Any]]] = {}
+        """By path, what was decoded last and from which bytes: records are values, so that all who read may share them."""
 
     def apply_from(self, process: SimProcess | None, prepared: Prepared, bound: Bound) -> Committed:
         committed = self.apply(prepared, bound)
@@ -94,6 +97,12 @@ class SimStore(MemoryStore):
             raise StoreUnavailable(f"no answer to a commit within {COMMIT_TIMEOUT_S:g} s") from error
         self._bound = self._bound.after(bound, committed.commits)
         return committed
+
+    def _decoded(self, key: Key[R], value: bytes) -> Stored[R]:
+        known = self._shared.decoded.get(key.path)
+        if known is None or known[0] is not value:
+            known = self._shared.decoded[key.path] = (value, super()._decoded(key, value))
+        return known[1]
 
     async def _travel(self) -> None:
         await self._air.pause()
