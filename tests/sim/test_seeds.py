@@ -33,6 +33,7 @@ FOUND_LATER = {
     32: "safe mode ended on a list that was older than the machines: they were never adopted",
     132: "a machine whose time to register fell into an outage of the bus was ended, healthy",
     295: "the same, of agents that had not tried again yet when the bus was back",
+    318: "an earlier boot's registration arrived last, and the boot that ran was not taken for its node without end",
 }
 """The same, of seeds as they are drawn now."""
 

@@ -73,19 +73,32 @@ def to_send(pool: PoolView, now: datetime) -> list[CommandRecord]:
 
 def to_ask_again(pool: PoolView, now: datetime) -> list[NodeView]:
     """Nodes whose agent should register anew, if there is one: the machine was adopted, or the records were rolled back
-    to a time before it registered, or its registration was lost on the way; and once after each safe mode, since what an
-    agent has reported of faults may be forgotten, and is reported again with it. Agents register of themselves only when
-    they boot, when their connection was lost, and four times an hour."""
+    to a time before it registered, or its registration was lost on the way, or that of an earlier boot arrived after it;
+    and once after each safe mode, since what an agent has reported of faults may be forgotten, and is reported again with
+    it. Agents register of themselves only when they boot, when their connection was lost, and four times an hour."""
     return [
         view
         for view in pool.living
-        if not view.record.powered_off and (_has_not_registered(view, now) or _may_be_forgotten(view, pool.meta))
+        if not view.record.powered_off
+        and (
+            _has_not_registered(view, now)
+            or _may_be_forgotten(view, pool.meta)
+            or _beats_from_another_boot(view, pool.settings.heartbeat_timeout)
+        )
     ]
 
 
 def _has_not_registered(view: NodeView, now: datetime) -> bool:
     waited = view.record.launch is None or now - view.record.phase_since >= REGISTERS_BY_ITSELF
     return view.phase is Phase.BOOTING and view.record.registration is None and waited
+
+
+def _beats_from_another_boot(view: NodeView, timeout: timedelta) -> bool:
+    """Once it has had the time to fall silent, or to register if it is the boot that came after."""
+    known, work = view.record.registration, view.work
+    if known is None or work.at is None or view.phase not in LISTENING:
+        return False
+    return work.boot_id not in ("", known.boot_id) and work.at - known.at > timeout
 
 
 def _may_be_forgotten(view: NodeView, meta: MetaRecord | None) -> bool:

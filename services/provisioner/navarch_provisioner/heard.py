@@ -25,6 +25,7 @@ def work_of(beat: Beat | None, record: NodeRecord) -> Work:
         at=beat.at,
         text=describe(heartbeat.gpus),
         driver_state=heartbeat.driver_state,
+        boot_id=heartbeat.boot_id,
     )
 
 

@@ -34,6 +34,8 @@ class Work:
     text: str = ""
     """What runs there: `GPU 3 has 2 processes`."""
     driver_state: str = "unknown"
+    boot_id: str = ""
+    """Of the agent that was heard last."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from navarch_common.model.node import NODE, Phase
 from navarch_provisioner.commands import to_ask_again
 from navarch_provisioner.reader import Memory, PoolReader
 from navarch_provisioner.settings import ProvisionerSettings
+from navarch_provisioner.view import Work
 from navarch_provisioner.workload.noop import NoopNotifier
 from support.deps import make_deps
 from support.provisioner_pools import T0, at, node, pool, registration
@@ -34,6 +35,16 @@ def test_who_is_asked_to_register_anew(fields: dict[str, Any], asked: bool) -> N
     known: dict[str, Any] = {"registration": None, **fields}
     view = node("a", known.pop("phase", Phase.BOOTING), **known)
     assert bool(to_ask_again(pool(view), T0)) is asked
+
+
+@pytest.mark.parametrize(
+    ("boot", "seconds", "asked"),
+    [("boot-1", 20, False), ("boot-2", 15, False), ("boot-2", 16, True), ("", 16, False)],
+    ids=["the boot that registered", "it may register yet", "another, for longer than silence takes", "nobody"],
+)
+def test_a_node_that_is_heard_from_another_boot_than_registered_is_asked(boot: str, seconds: int, asked: bool) -> None:
+    view = node("a", work=Work(idle=True, at=at(seconds), boot_id=boot))
+    assert bool(to_ask_again(pool(view), at(seconds))) is asked
 
 
 @pytest.mark.parametrize(
