@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 
-from navarch_common.model.health import HEALTH, HealthRecord, HealthStatus
+from navarch_common.model.health import AGENT, HEALTH, HealthRecord, HealthStatus
 from navarch_common.model.node import NODE, NodeRecord, ended
 from navarch_common.store.base import Since, StateStore, Stored
-from navarch_health.verdict import AGENT, WATCHED
+from navarch_health.verdict import WATCHED
 
 
 class Tracked:

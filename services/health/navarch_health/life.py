@@ -11,10 +11,10 @@ from typing import Final
 from msgspec import structs
 
 from navarch_common.model.base import Reason
-from navarch_common.model.health import EntityVerdict, Evidence, HealthRecord, HealthStatus
+from navarch_common.model.health import AGENT, EntityVerdict, Evidence, HealthRecord, HealthStatus
 from navarch_common.model.node import NodeRecord
 from navarch_health.fold import BOOTS_MAX
-from navarch_health.verdict import AGENT, MACHINE, WATCHED, Change, Context, on_its_way_out, settle
+from navarch_health.verdict import MACHINE, WATCHED, Change, Context, on_its_way_out, settle
 
 REPAIRED_BY_BOOT: Final = frozenset({"none", "restart_app", "reset_gpu", "reboot_node"})
 

@@ -25,11 +25,9 @@ from navarch_common.events.base import Event
 from navarch_common.events.kinds import NodeDegraded, NodeFailed, NodeRecovered, NodeSuspect
 from navarch_common.model.base import Reason, with_reason
 from navarch_common.model.gpu import Gpu
-from navarch_common.model.health import EVIDENCE_MAX, EntityVerdict, Evidence, HealthRecord, HealthStatus
+from navarch_common.model.health import AGENT, EVIDENCE_MAX, EntityVerdict, Evidence, HealthRecord, HealthStatus
 from navarch_common.model.node import NodeRecord, Phase
 
-AGENT: Final = "agent"
-"""The entity that stands for the agent's own full pass: it reports, and its driver answers."""
 MACHINE: Final = "machine"
 """The entity that stands for whether the machine is there: silence, the provider's word."""
 NODE: Final = "node"

@@ -270,6 +270,8 @@ def _validating(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str])
         return _activate(pool, view, now)
     if view.failed and view.record.launch is not None:
         return _reject(pool, view, now)
+    if view.verdict is not None and view.verdict.was_well and not view.gone:
+        return Blocked(view.node, Why("silent", "it was found healthy and fell silent before it was taken into use"))
     given_up = _given_up(pool, view, now)
     if given_up is not None:
         return given_up

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from navarch_common.events import kinds
 from navarch_common.model.cluster import InboxRecord, InboxReport, SafeMode
+from navarch_common.model.health import AGENT, EntityVerdict, HealthStatus
 from navarch_common.model.node import NODE, Cordon, Drain, NodeRecord, Phase, ProviderState
 from navarch_common.model.pool import Guard, SupplyRecord
 from navarch_common.store.base import Refund, Spend
@@ -328,6 +329,7 @@ def test_no_proof_of_idleness_in_time_keeps_the_node() -> None:
     assert acts(plan(view, at(651))) == [("cancel", "a")]
 
 
+PASSED = {AGENT: EntityVerdict(status=HealthStatus.HEALTHY, code="passed", since=T0)}
 STARTING = [
     ("a booting node waits for its agent", node("a", Phase.BOOTING), 100, []),
     ("a booting node that is too late is given up", node("a", Phase.BOOTING), 600, [("give-up", "a")]),
@@ -341,6 +343,13 @@ STARTING = [
     ("a new machine that is broken goes back at once",
      node("a", Phase.VALIDATING, health="failed"), 100, [("terminate", "a")]),
     ("one that is never found healthy is given up", node("a", Phase.VALIDATING), 600, [("give-up", "a")]),
+    ("one that registered and was not heard again is given up",
+     node("a", Phase.VALIDATING, health="silent"), 600, [("give-up", "a")]),
+    ("one that was found healthy and fell silent before anyone looked is its silence's business",
+     node("a", Phase.VALIDATING, health=judged("a", "silent", entities=PASSED)), 600, []),
+    ("one that was found healthy and is gone is ended",
+     node("a", Phase.VALIDATING, health=judged("a", "silent", entities=PASSED),
+          instance=instance("a", state=ProviderState.GONE)), 600, [("terminated", "a")]),
     ("an adopted node has no deadline", node("a", Phase.VALIDATING, launch=None), 6000, []),
     ("an adopted node that fails is not sent back unseen",
      node("a", Phase.VALIDATING, launch=None, health="failed"), 100, []),

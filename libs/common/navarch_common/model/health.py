@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -108,6 +108,10 @@ class EntityVerdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: Annotated[tuple[Evidence, ...], Meta(max_length=EVIDENCE_MAX)] = ()
 
 
+AGENT: Final = "agent"
+"""The entity that stands for the agent's own full pass: it reports, and its driver answers."""
+
+
 class HealthRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What is thought of one node's hardware and whether it lives."""
 
@@ -141,6 +145,13 @@ class HealthRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
     def failed(self) -> bool:
         """The node failed, and should go."""
         return self.status is HealthStatus.UNHEALTHY and self.action in ACTIONS_OF_FAILURE
+
+    @property
+    def was_well(self) -> bool:
+        """Its agent passed since the machine booted, and has fallen silent: nothing but the silence is held against it."""
+        agent = self.entities.get(AGENT)
+        passed = agent is not None and agent.status is HealthStatus.HEALTHY
+        return passed and self.silent_since is not None and self.status is HealthStatus.SUSPECT
 
 
 class AlarmRecord(Record, frozen=True, kw_only=True, omit_defaults=True):
