@@ -92,3 +92,17 @@ async def test_a_copy_that_was_stopped_beyond_its_lease_writes_nothing_and_launc
             await asyncio.sleep(0.3)
     assert len(cloud.made) == 2
     assert len(await world.events("node.launched")) == 2
+
+
+async def test_a_worker_whose_pool_is_another_copys_begins_no_call_for_a_sweep_that_began_before(world: World) -> None:
+    rig = Rig(world, own=True)
+    async with rig.running():
+        [name] = await rig.grow(1)
+        record = await rig.node(name)
+        worker, _ = rig.service._workers["training"]
+        worker.call("ask", record)
+        assert worker.status()["calls"] == [name]
+        await until(lambda: worker.status()["calls"] == [], "the provider's answer")
+        rig.service._leases.lost("training")
+        worker.call("ask", record)
+        assert worker.status()["calls"] == []
