@@ -34,6 +34,7 @@ FOUND_LATER = {
     132: "a machine whose time to register fell into an outage of the bus was ended, healthy",
     295: "the same, of agents that had not tried again yet when the bus was back",
     318: "an earlier boot's registration arrived last, and the boot that ran was not taken for its node without end",
+    36: "a machine that was adopted with a fatal fault stayed unused and unreplaced without end",
     780: "a node that was found healthy while its provisioner stood still fell silent, and was ended as never found healthy",
 }
 """The same, of seeds as they are drawn now."""

@@ -31,7 +31,9 @@ FOLLOWS: dict[Phase, frozenset[Phase]] = {
     Phase.LAUNCHING: frozenset({Phase.BOOTING, Phase.LAUNCH_UNKNOWN, Phase.PLANNED, Phase.LAUNCH_FAILED}),
     Phase.LAUNCH_UNKNOWN: frozenset({Phase.BOOTING, Phase.PLANNED, Phase.LAUNCH_FAILED}),
     Phase.BOOTING: frozenset({Phase.VALIDATING, Phase.REGISTRATION_TIMEOUT, Phase.TERMINATING, Phase.TERMINATED}),
-    Phase.VALIDATING: frozenset({Phase.ACTIVE, Phase.REGISTRATION_TIMEOUT, Phase.TERMINATING, Phase.TERMINATED}),
+    Phase.VALIDATING: frozenset(
+        {Phase.ACTIVE, Phase.DRAINING, Phase.REGISTRATION_TIMEOUT, Phase.TERMINATING, Phase.TERMINATED}
+    ),
     Phase.ACTIVE: frozenset({Phase.DRAINING, Phase.TERMINATING, Phase.TERMINATED}),
     Phase.DRAINING: frozenset({Phase.ACTIVE, Phase.TERMINATING, Phase.TERMINATED}),
     Phase.REGISTRATION_TIMEOUT: frozenset({Phase.TERMINATING, Phase.TERMINATED}),

@@ -265,11 +265,13 @@ def _booting(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) ->
     return _given_up(pool, view, now)
 
 
-def _validating(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) -> Decision:
+def _validating(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> Decision:
     if view.status in HEALTHY_ENOUGH and view.record.registration is not None:
         return _activate(pool, view, now)
-    if view.failed and view.record.launch is not None:
-        return _reject(pool, view, now)
+    if view.failed:
+        # One that was adopted may hold work: it leaves as any node in use does.
+        adopted = view.record.launch is None
+        return replacement.failed(pool, view, now, ids) if adopted else _reject(pool, view, now)
     if view.verdict is not None and view.verdict.was_well and not view.gone:
         return Blocked(view.node, Why("silent", "it was found healthy and fell silent before it was taken into use"))
     given_up = _given_up(pool, view, now)

@@ -93,6 +93,8 @@ class Checks:
         self.first: Violation | None = None
         self._nodes: dict[str, NodeRecord] = {}
         self._failed: dict[str, str] = {}
+        self._ever_failed: set[str] = set()
+        """Also what the store has forgotten since."""
         self._rev_of: dict[str, int] = {}
         self._ids: dict[str, bytes] = {}
         self._looked_through = self._audits_through = 0
@@ -209,6 +211,7 @@ class Checks:
         if record.status is not HealthStatus.UNHEALTHY or self._failed.get(record.node) == record.failure_id:
             return
         self._failed[record.node] = record.failure_id
+        self._ever_failed.add(record.node)
         if not any(event.failure_id == record.failure_id for event in told):
             self.fail("failure-told", f"{record.node} was found failed ({record.code}), and nothing tells of it")
 
@@ -375,8 +378,11 @@ class Checks:
             kept = record is not None and record.pool in short and record.phase in _IN_SERVICE
             if machine.power != "ended" and machine.instance_id not in active and not kept:
                 yield "no-leak", f"{machine.instance_id} of {machine.request.node} is paid for and is no active node's"
+        living = {machine.request.node for machine in self._sky.on()}
         for node, truth in self._truth.nodes.items():
-            if truth.must_fail and node not in self._failed:
+            # Of a machine that was ended for its fault, nobody is left to report it to a store that forgot.
+            found = self._failed if node in living else self._ever_failed
+            if truth.must_fail and node not in found:
                 yield "failure-seen", f"{node} printed a fatal fault at {truth.fatal_at_s} s and was never found failed"
         yield from self._untold_yet()
 

@@ -7,7 +7,7 @@ bear upon the edge, by what it breaks:
 - **Servers, processes and what travels between them** bear upon every edge: each is a commit that somebody decides, and
   that others hear of. So do operators.
 - **One machine's own faults** bear upon nothing before there is a machine: an intent that is launched knows none yet.
-  A machine that never boots or that dies young is about its way up and its end; one that comes back from the dead, about
+  A machine that never boots, has no driver or dies young is about its way up and its end; one that comes back from the dead, about
   ends, and about being taken for another.
 - **A cloud's calls** bear upon the edges that a call's answer makes: launches, what lookups find, ends, and what a list
   says of a machine that is gone or that nobody knew. A zone without room is about launches, and about the room that a
@@ -35,7 +35,7 @@ _GIVEN_UP = {
     "registration_timeout>terminated", "booting>terminating", "validating>terminating", "booting>terminated",
     "validating>terminated",
 }  # fmt: skip
-_OUT = {"active>draining", "draining>active", "active>terminating", "draining>terminating"}
+_OUT = {"active>draining", "validating>draining", "draining>active", "active>terminating", "draining>terminating"}
 _ENDS = {"terminating>terminated", "active>terminated", "draining>terminated"}
 _MACHINE = _UP | _GIVEN_UP | _OUT | _ENDS
 _LAUNCH = {
@@ -54,6 +54,7 @@ MEANT: Final[dict[str, frozenset[str]]] = {
     ),
     "never-boots": frozenset(_GIVEN_UP | {"launching>booting", "launch_unknown>booting", "none>booting"}),
     "dies-young": frozenset(_MACHINE),
+    "no-driver": frozenset(_GIVEN_UP | {"booting>validating", "launching>booting", "launch_unknown>booting"}),
     "returns": frozenset(_ENDS | _FOUND),
     **dict.fromkeys(("cloud-refuses", "slow-cloud"), frozenset(_LAUNCH | _LISTED)),
     **dict.fromkeys(("launch-lost", "launch-reply-lost", "crash-at-call"), frozenset((_LAUNCH | _ENDS | _FOUND) - {"planned>launching"})),

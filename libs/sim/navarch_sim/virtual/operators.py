@@ -199,12 +199,14 @@ class Operators:
 
     async def _give_up_the_mute(self) -> None:
         """Machines that will never speak keep a small fleet in safe mode until an operator, who has waited for the others
-        and looked at these, confirms. One that was adopted has no time to register: who looked at it ends it, too."""
-        mute = [machine for machine in self._sky.on() if machine.instance_id in self._sky.doomed]
+        and looked at these, confirms. One that was adopted has no time to register or to prove itself: who looked at it, or
+        at one without a driver, ends it, too."""
+        useless = self._sky.doomed | self._sky.bare
+        mute = [machine for machine in self._sky.on() if machine.instance_id in useless]
         if mute and self._loop.time() - self.calm_since_s >= OPERATOR_WAITS_S:
             leave = LeaveSafeModeAsk(reason="what has not been heard never boots")
             await self.ask(lambda g: g.fleet.steering.leave_safe_mode(leave, OPERATOR))
             named = {machine.request.node for machine in mute}
             for record in self._stores.all_of(NODE):
-                if record.node in named and record.launch is None and record.phase is Phase.BOOTING:
+                if record.node in named and record.launch is None and record.phase in (Phase.BOOTING, Phase.VALIDATING):
                     await self._wish_for(record.node, "terminate", force=True)

@@ -106,7 +106,7 @@ RATES: dict[str, float] = {
 MORE_RATIOS: dict[str, float] = {"late-request": 0.1}
 MORE_RATES: dict[str, float] = {
     "crash-at-report": 6.0, "stall-at-commit": 4.0, "xid-burst": 2.0, "xid-in-passing": 8.0, "death-in-passing": 8.0,
-    "wish-in-passing": 6.0, "service-outage": 1.5, "deep-rollback": 1.5, "hold": 3.0,
+    "wish-in-passing": 6.0, "service-outage": 1.5, "deep-rollback": 4.0, "hold": 3.0,
 }  # fmt: skip
 """Of both, what came later: drawn apart, so that what a seed was before it still is without them."""
 BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "never-boots": 0.4, "dies-young": 0.4}
@@ -114,7 +114,7 @@ BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "ne
 
 def draw(seed: int) -> Options:
     """The options of a seed: the same for ever."""
-    return with_more(seed, brisk(draw_first(seed)))
+    return with_bad_image(seed, with_more(seed, brisk(draw_first(seed))))
 
 
 def draw_first(seed: int) -> Options:
@@ -196,6 +196,19 @@ def with_more(seed: int, options: Options) -> Options:
         limits=_limits(rng, sum(pool.nodes for pool in pools)) if rng.random() < 0.1 else {},
         rates={**options.rates, **rates},
         ratios={**options.ratios, **ratios},
+    )
+
+
+def with_bad_image(seed: int, options: Options) -> Options:
+    """One without a GPU driver, where the seed has it, and time enough to give up what came from it."""
+    rng = random.Random(f"no-driver/{seed}")
+    if rng.random() >= 0.1:
+        return options
+    return msgspec.structs.replace(
+        options,
+        ratios={**options.ratios, "no-driver": rng.uniform(0.1, 0.5)},
+        storm_s=max(options.storm_s, rng.uniform(120.0, 220.0)),
+        registration_s=rng.choice((60.0, 70.0)),
     )
 
 

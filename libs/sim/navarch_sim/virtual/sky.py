@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from navarch_agent.commands import Periods
+from navarch_agent.gpu.base import DriverState
 from navarch_agent.identity import Identity
 from navarch_agent.simulated import SimulatedFleet, SimulatedMachine
 from navarch_common.bus.memory import MemoryServer
@@ -63,6 +64,8 @@ class Forecast:
     """Of machines: never boot."""
     weak: float = 0.0
     """Of machines: die within a minute of their first boot."""
+    bare: float = 0.0
+    """Of machines: come from an image without a GPU driver."""
     exhausted: set[str] = field(default_factory=set)
     """Zones without room."""
     dark: set[str] = field(default_factory=set)
@@ -108,6 +111,7 @@ class Sky:
         """By machine, the loop's time at which it ended."""
         self.plugs: dict[str, Plug] = {}
         self.doomed: set[str] = set()
+        self.bare: set[str] = set()
         """Machines that will never boot, whatever their cloud says of them."""
         self._periods = Periods(heartbeat_s=build.heartbeat_s)
         self.bus = SimBus(buses, air)
@@ -166,6 +170,10 @@ class Sky:
             self.condemn(machine.request.node, "never boots")
         elif rng.random() < forecast.weak:
             later(forecast.boot_s + rng.uniform(0.0, 60.0), self._die_young, machine.instance_id)
+        elif forecast.bare and rng.random() < forecast.bare:
+            self.bare.add(machine.instance_id)
+            self._met("no-driver")
+            self.condemn(machine.request.node, "has no driver")
 
     def _die_young(self, instance_id: str) -> None:
         if self.machines[instance_id].power == "on":
@@ -186,6 +194,8 @@ class Sky:
         )
         rng = random.Random(self._rng.getrandbits(64))
         simulated = self.fleet.machine(identity, rng, periods=self._periods, gpu_count=self._gpu_count)
+        if machine.instance_id in self.bare:
+            simulated.driver.pretend(DriverState.MISSING)
         task = asyncio.get_running_loop().create_task(
             simulated.run(), name=f"machine/{machine.request.node}", context=WORLD.copy()
         )
@@ -233,6 +243,8 @@ class Sky:
                 self._by_call = False
             if effect and self._strikes(forecast.lost_reply, "launch-reply-lost"):
                 self._break(answer, name)
+                if isinstance(result, Machine) and forecast.weak and self._rng.random() < forecast.weak:
+                    later(self._rng.uniform(0.0, 10.0), self._die_young, result.instance_id)
                 return
             later(air.travel_s(), _answer, answer, result, failure)
 

@@ -122,7 +122,7 @@ class Storm:
         sky = {
             "cloud-refuses": "refused", "launch-reply-lost": "lost_reply", "launch-lost": "lost_request",
             "slow-cloud": "slow", "partial-list": "partial", "stale-list": "stale", "never-boots": "stillborn",
-            "dies-young": "weak",
+            "dies-young": "weak", "no-driver": "bare",
         }  # fmt: skip
         if name in air:
             setattr(self._air, air[name], ratio)
