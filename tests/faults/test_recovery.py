@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from fixtures.clusters import NatsCluster, RedisGroup
+from fixtures.clusters import NatsCluster, RedisGroup, until
 from navarch_common.model.node import NODE, NodeRecord, Phase
 from navarch_common.store.base import StoreError
 from navarch_common.store.redis import RedisStore
@@ -62,6 +62,7 @@ def nats_leader_of(stream: str) -> Kill:
 def redis_primary(storm: Storm) -> Callable[[], None]:
     group = storm.servers.redis
     assert isinstance(group, RedisGroup)
+    until(group.replicated, "a replica that follows")  # without one there is nobody to take over
     primary = group.redis[group.primary()]
     primary.kill()
     return primary.start

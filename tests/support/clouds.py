@@ -16,9 +16,11 @@ from typing import Any, Protocol
 
 import httpx
 import msgspec
+from msgspec import structs
 
 from navarch_common.model.node import LaunchRequest, NodeRecord
 from navarch_provisioner.cloud.local_files import MachineFile
+from navarch_provisioner.cloud.processes import process_of
 from navarch_sim.fake_cloud.world import FakeMachine
 from support.fleet import BIN, environment
 
@@ -128,7 +130,7 @@ class LocalMachines:
 
     def made(self) -> list[Made]:
         files = sorted(self._instances.glob("*/machine.json"))
-        return [msgspec.json.decode(file.read_bytes(), type=MachineFile) for file in files]
+        return [_as_it_stands(msgspec.json.decode(file.read_bytes(), type=MachineFile)) for file in files]
 
     async def end(self, node: NodeRecord) -> bool:
         """kill -9: the process is the machine."""
@@ -143,3 +145,9 @@ class LocalMachines:
 
     def stop(self) -> int:
         return 0
+
+
+def _as_it_stands(machine: MachineFile) -> MachineFile:
+    """What is written down of a machine that was killed is what it was before."""
+    dead = machine.power == "on" and process_of(machine.pid, machine.started_at) is None
+    return structs.replace(machine, power="ended") if dead else machine

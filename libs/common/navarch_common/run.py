@@ -11,10 +11,10 @@ import random
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import structlog
 
 from navarch_common import log as logs
-from navarch_common.bus.base import Bus, BusError
+from navarch_common.bus.base import Bus, BusError, BusTimeout, BusUnavailable
 from navarch_common.bus.jetstream import JetStreamBus
 from navarch_common.clock import Clock, ServerClock
 from navarch_common.config import Config
@@ -61,6 +61,8 @@ __all__ = [
 
 log = structlog.get_logger()
 
+BUS_WAIT_S = 20.0
+"""Servers of the bus elect a leader within ten seconds."""
 STREAMS_PERIOD_S = 5.0
 """How often a process makes sure of the streams, though nothing says that one is gone."""
 NATS_VARIABLE, REDIS_VARIABLE = "NAVARCH_NATS_URL", "NAVARCH_REDIS_URL"
@@ -175,7 +177,8 @@ async def open_deps(
             credentials=None if config.bus.credentials is None else Path(config.bus.credentials),
             tls=_bus_tls(config.bus.tls),
         )
-        yield await deps_over(
+        over = partial(
+            deps_over,
             service,
             around,
             store=store,
@@ -186,11 +189,29 @@ async def open_deps(
             instance=instance,
             first_config_wait_s=first_config_wait_s,
         )
+        yield await once_the_bus_answers(over)
     finally:
         await telemetry.close()
         if bus is not None:
             await bus.close()
         await store.close()
+
+
+async def once_the_bus_answers(
+    attempt: Callable[[], Awaitable[Deps]], patience_s: float = BUS_WAIT_S, pause_s: float = 0.5
+) -> Deps:
+    """`attempt`'s result. While the bus is there and does not answer yet it is made again, for up to `patience_s`: servers
+    that have just started, or lost one of them, are without a leader for several seconds. Raises what `attempt` raises."""
+    now = asyncio.get_running_loop().time
+    began = now()
+    while True:
+        try:
+            return await attempt()
+        except (BusTimeout, BusUnavailable) as error:
+            if now() - began >= patience_s:
+                raise
+            log.info("waits for the bus", error=str(error))
+        await asyncio.sleep(pause_s)
 
 
 async def deps_over(  # noqa: PLR0913 - one value is made of all of them

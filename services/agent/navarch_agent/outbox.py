@@ -22,8 +22,9 @@ log = structlog.get_logger("navarch.agent.outbox")
 class Outbox:
     """The one publisher of a spool."""
 
-    PUBLISH_TIMEOUT_S = 5.0
-    BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 5.0
+    PUBLISH_TIMEOUT_S = 2.5
+    BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 1.0
+    """A stream that lost its leader has another within ten seconds, and what is reported then waits no longer than that."""
 
     def __init__(self, parts: Parts, silent: Callable[[], bool]) -> None:
         self._spool = parts.spool

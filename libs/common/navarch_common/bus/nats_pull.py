@@ -22,12 +22,14 @@ from navarch_common.bus.nats_api import API, translated
 T = TypeVar("T")
 log = structlog.get_logger()
 
-HEARTBEAT_S = 5.0
-SILENCE_S = 12.5
+HEARTBEAT_S = 2.0
+SILENCE_S = 5.0
 """Two heartbeats and a half: then the request is taken for lost."""
+READ_S = 0.2
+"""So long after a silence what has arrived is read."""
 EXPIRES_S = 30.0
-RETRY_S = (0.2, 5.0)
-"""First and longest pause before a consumer that went wrong is asked again."""
+RETRY_S = (0.2, 1.0)
+"""First and longest pause before a consumer that went wrong is asked again: a new leader is found once there is one."""
 ASK_AGAIN_S = 0.1
 """Pause before a page is asked for again, while the consumer has no leader."""
 _IDLE, _NO_MESSAGES, _EXPIRED, _NO_RESPONDER = "100", "404", "408", "503"
@@ -120,10 +122,18 @@ class Puller(Generic[T]):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._wake.wait()
             except TimeoutError:
-                if asyncio.get_running_loop().time() - self._heard_at > SILENCE_S:
+                if self._silent() and not await self._speaks_yet():
                     self._broken = "no heartbeat from the consumer"
         if self._broken:
             log.info("consumer starts again", inbox=self._inbox, because=self._broken)
+
+    def _silent(self) -> bool:
+        return asyncio.get_running_loop().time() - self._heard_at > SILENCE_S
+
+    async def _speaks_yet(self) -> bool:
+        """Whether a process that stood still itself has heartbeats to read."""
+        await asyncio.sleep(READ_S)
+        return not self._silent()
 
     async def _rest(self, pause_s: float) -> None:
         """A pause that ends at once when the connection is back."""
