@@ -215,7 +215,7 @@ class JetStreamBus:
             return f"{stream}.{durable}"
 
         self._check_connected()
-        puller: Puller[Delivery] = Puller(self._client, open_consumer, self._delivery, batch)
+        puller: Puller[Delivery] = Puller(self._client, open_consumer, self._delivery, batch, durable=True)
         async with self._pulling(puller, f"consume {durable}"):
             yield puller.mailbox
 
@@ -235,7 +235,7 @@ class JetStreamBus:
         reader = _Reader(self._client, stream, tuple(filter_subjects), start)
         try:
             if follow:
-                puller: Puller[StoredMessage] = Puller(self._client, reader.open, reader.convert, 256)
+                puller: Puller[StoredMessage] = Puller(self._client, reader.open, reader.convert, 256, durable=False)
                 async with self._pulling(puller, f"read {stream}"):
                     yield puller.mailbox
             else:

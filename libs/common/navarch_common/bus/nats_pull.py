@@ -25,6 +25,9 @@ log = structlog.get_logger()
 HEARTBEAT_S = 2.0
 SILENCE_S = 5.0
 """Two heartbeats and a half: then the request is taken for lost."""
+ELECTION_S = 10.0
+"""A durable consumer that lost its leader has another by then. Until then it is only asked for messages: to ask for the
+consumer itself costs a whole timeout while nobody leads it."""
 READ_S = 0.2
 """So long after a silence what has arrived is read."""
 EXPIRES_S = 30.0
@@ -58,25 +61,32 @@ class Puller(Generic[T]):
         open_consumer: Callable[[], Awaitable[str]],
         convert: Callable[[Msg], T | None],
         batch: int,
+        *,
+        durable: bool,
     ) -> None:
         """`open_consumer` makes sure that the consumer exists and returns `<stream>.<consumer>`; `convert` turns a
-        message into an item, or returns None where the consumer must be opened again."""
+        message into an item, or returns None where the consumer must be opened again. `durable`: it outlives its leader."""
         self.mailbox: Mailbox[T] = Mailbox(2 * batch, self._taken)
         self._client, self._open, self._convert, self._batch = client, open_consumer, convert, batch
+        self._durable = durable
         self._asked = 0
+        self._consumer = ""
         self._heard_at = 0.0
+        self._lost_at: float | None = None
+        """Since when nothing is heard of a consumer that is there for all we know."""
         self._wake = asyncio.Event()
         self._broken = ""
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
         """Opens the consumer and asks for the first batch. Raises `BusError`."""
-        consumer = await self._open()
-        self._consumer = consumer
+        now = asyncio.get_running_loop().time()
+        if not self._durable or self._lost_at is None or now - self._lost_at > ELECTION_S:
+            self._consumer, self._lost_at = await self._open(), None
         self._asked, self._broken = 0, ""
         self._heard_at = asyncio.get_running_loop().time()
         self._inbox = self._client.new_inbox()
-        async with translated(consumer):
+        async with translated(self._consumer):
             self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
         await self._pull()
 
@@ -96,8 +106,12 @@ class Puller(Generic[T]):
             except BusError as error:
                 self._broken = str(error)
 
-    def interrupt(self, why: str) -> None:
-        """The request is known to be lost: ask anew."""
+    def interrupt(self, why: str, *, gone: bool = False) -> None:
+        """The request is known to be lost: ask anew. `gone`: of a consumer that must be opened again."""
+        if gone:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = asyncio.get_running_loop().time()
         self._broken = why
         self._wake.set()
 
@@ -123,7 +137,7 @@ class Puller(Generic[T]):
                     await self._wake.wait()
             except TimeoutError:
                 if self._silent() and not await self._speaks_yet():
-                    self._broken = "no heartbeat from the consumer"
+                    self.interrupt("no heartbeat from the consumer")
         if self._broken:
             log.info("consumer starts again", inbox=self._inbox, because=self._broken)
 
@@ -159,18 +173,20 @@ class Puller(Generic[T]):
 
     async def _receive(self, message: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
-        status = status_of(message)
+        status, description = status_of(message), (message.headers or {}).get("Description", "")
+        if status in ("", _IDLE, _NO_MESSAGES, _EXPIRED):
+            self._lost_at = None
         if status in (_NO_MESSAGES, _EXPIRED):
             unused = int((message.headers or {}).get("Nats-Pending-Messages", self._asked))
             self._asked = max(0, self._asked - unused)
             self._wake.set()
         elif status and status != _IDLE:
-            self.interrupt(f"{status} {(message.headers or {}).get('Description', '')}")
+            self.interrupt(f"{status} {description}".rstrip(), gone="Deleted" in description)
         elif not status and message.reply:
             self._asked = max(0, self._asked - 1)
             item = self._convert(message)
             if item is None:
-                self.interrupt("a message is missing")
+                self.interrupt("a message is missing", gone=True)
             else:
                 self.mailbox.put(item)
             self._taken()
