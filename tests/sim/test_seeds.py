@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from navarch_sim.virtual.coverage import MEANT, is_meant
-from navarch_sim.virtual.options import MORE_RATES, MORE_RATIOS, RATES, RATIOS, draw, draw_first
+from navarch_sim.virtual.options import BAD_IMAGE, MORE_RATES, MORE_RATIOS, RATES, RATIOS, draw, draw_first
 from navarch_sim.virtual.plants import PLANTS
 from navarch_sim.virtual.seed import run_seed
 from support.fleet import BIN
@@ -61,14 +61,14 @@ def test_a_seed_that_found_something_since_stays_clean(seed: int) -> None:
 def test_seeds_make_orders_rare_moments_and_crowds_and_what_came_first_is_as_it_was() -> None:
     drawn = [draw(seed) for seed in range(1, 400)]
     assert {name for options in drawn for name in options.rates} == {*RATES, *MORE_RATES}
-    assert {name for options in drawn for name in options.ratios} == {*RATIOS, *MORE_RATIOS}
+    assert {name for options in drawn for name in options.ratios} == {*RATIOS, *MORE_RATIOS, *BAD_IMAGE}
     assert any(pool.automation == "approve" for options in drawn for pool in options.pools)
     assert any(pool.limits for options in drawn for pool in options.pools)
     assert draw_first(14).rates.keys() <= draw(14).rates.keys()
 
 
 def test_pairs_that_mean_nothing_are_left_out_of_what_never_met() -> None:
-    assert {*MEANT} <= {*RATES, *MORE_RATES, *RATIOS, *MORE_RATIOS, "redelivery"}
+    assert {*MEANT} <= {*RATES, *MORE_RATES, *RATIOS, *MORE_RATIOS, *BAD_IMAGE, "redelivery"}
     assert not is_meant("planned>launching", "xid")
     assert is_meant("active>draining", "xid")
     assert is_meant("planned>launching", "crash")

@@ -109,6 +109,8 @@ MORE_RATES: dict[str, float] = {
     "wish-in-passing": 6.0, "service-outage": 1.5, "deep-rollback": 4.0, "hold": 3.0,
 }  # fmt: skip
 """Of both, what came later: drawn apart, so that what a seed was before it still is without them."""
+BAD_IMAGE: dict[str, float] = {"no-driver": 0.5}
+"""As ratios, drawn apart again."""
 BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "never-boots": 0.4, "dies-young": 0.4}
 
 
@@ -206,7 +208,7 @@ def with_bad_image(seed: int, options: Options) -> Options:
         return options
     return msgspec.structs.replace(
         options,
-        ratios={**options.ratios, "no-driver": rng.uniform(0.1, 0.5)},
+        ratios={**options.ratios, **{name: rng.uniform(0.1, top) for name, top in BAD_IMAGE.items()}},
         storm_s=max(options.storm_s, rng.uniform(120.0, 220.0)),
         registration_s=rng.choice((60.0, 70.0)),
     )
