@@ -83,7 +83,7 @@ def _behind_sentinel(url: str, options: dict[str, Any], tls: RedisTls | None) ->
     }
     impatient = {name: options[name] / 4 for name in ("socket_timeout", "socket_connect_timeout")}
     asking = {**options, **impatient, "retry": _no_retry(), **credentials}
-    sentinel: Any = Sentinel(addresses, sentinel_kwargs=asking, retry=_no_retry(), **options)  # type: ignore[no-untyped-call]
+    sentinel: Any = Sentinel(addresses, sentinel_kwargs=asking, retry=_no_retry(), **options)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     to_master: dict[str, Any] = {**credentials, "db": int(db or 0)}
     if parts.scheme.startswith("rediss"):
         to_master |= {"connection_class": SentinelManagedSSLConnection, **_tls(tls)}
@@ -102,8 +102,8 @@ class _MasterPool(SentinelConnectionPool):
         if self.master_address is not None and now_s - self._asked_s > ASK_AGAIN_S:
             self._asked_s = now_s
             with suppress(RedisError, OSError, TimeoutError):
-                await self.get_master_address()  # type: ignore[no-untyped-call]
-        return cast("AbstractConnection", await super().get_connection(*args, **options))  # type: ignore[no-untyped-call]
+                await self.get_master_address()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        return cast("AbstractConnection", await super().get_connection(*args, **options))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
     async def release(self, connection: AbstractConnection) -> None:
         if self.master_address != (connection.host, connection.port):  # type: ignore[attr-defined]

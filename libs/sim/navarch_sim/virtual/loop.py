@@ -115,6 +115,8 @@ class SimLoop(base_events.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
+    # The three below take any arguments, where typeshed's ties them to the callback's own.
+
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
@@ -135,7 +137,7 @@ class SimLoop(base_events.BaseEventLoop):
         heapq.heappush(self._due, due)
         return due.timer
 
-    def run_in_executor(  # type: ignore[override]
+    def run_in_executor(  # type: ignore[override]  # a future at once, which awaits as the base class's does
         self,
         executor: Any,  # noqa: ARG002 - the base class says so
         func: Callable[..., T],
@@ -154,7 +156,7 @@ class SimLoop(base_events.BaseEventLoop):
         work: Coroutine[Any, Any, T] | Generator[Any, None, T],
         context: Context | None = None,
     ) -> "asyncio.Task[T]":
-        return SimTask(work, self, context)  # type: ignore[arg-type]
+        return SimTask(work, self, context)  # type: ignore[arg-type]  # a generator is one of old
 
     def _write_to_self(self) -> None:
         """Nobody sleeps who would have to be woken."""
@@ -171,7 +173,7 @@ class SimLoop(base_events.BaseEventLoop):
         for handle in batch:
             if handle._cancelled:
                 continue
-            owner = handle._context.get(OWNER)  # type: ignore[attr-defined]
+            owner = handle._context.get(OWNER)  # type: ignore[attr-defined]  # private to Handle
             if owner is None or owner.free or owner.takes(handle):
                 handle._run()
 
@@ -214,7 +216,7 @@ def abandon(loop: SimLoop) -> None:
     would do so in the middle of that other world. `no_collections` sees to it.
     """
     for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # private to Task
     loop.set_exception_handler(lambda _, __: None)
     loop.close()
 
