@@ -106,3 +106,15 @@ async def test_a_worker_whose_pool_is_another_copys_begins_no_call_for_a_sweep_t
         rig.service._leases.lost("training")
         worker.call("ask", record)
         assert worker.status()["calls"] == []
+
+
+async def test_a_worker_that_is_told_to_stop_begins_no_call_in_the_pass_that_it_finishes(world: World) -> None:
+    rig = Rig(world, own=True)
+    async with rig.running():
+        [name] = await rig.grow(1)
+        record = await rig.node(name)
+        worker, task = rig.service._workers["training"]
+        task.cancel()
+        await asyncio.sleep(0)
+        worker.call("ask", record)
+        assert worker.status()["calls"] == []

@@ -107,9 +107,12 @@ class PoolWorker:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                tasks.create_task(self.reconciler.run(), name=f"reconcile/{self.pool}")
+                reconciling = tasks.create_task(self.reconciler.run(), name=f"reconcile/{self.pool}")
+                try:
+                    await asyncio.wait([reconciling])
+                finally:
+                    self._tasks = None  # a group that ends takes no more tasks
         finally:
-            self._tasks = None
             if self._timer is not None:
                 self._timer.cancel()
 
