@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from msgspec import structs
 
@@ -113,6 +115,23 @@ def navarch(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [str(BIN / "navarch"), "sim", *arguments], capture_output=True, text=True, timeout=110, check=False
     )
+
+
+def test_no_worker_outlives_a_command_that_is_killed() -> None:
+    command = subprocess.Popen([str(BIN / "navarch"), "sim", "seeds", "100000", "--jobs", "2", "-o", "json"])
+    process, deadline = psutil.Process(command.pid), time.monotonic() + 60
+    try:
+        while len(workers := [one for one in process.children() if "spawn_main" in " ".join(one.cmdline())]) < 2:
+            assert time.monotonic() < deadline, "no worker was started"
+            time.sleep(0.1)
+        time.sleep(3)  # they have imported what they need
+    finally:
+        command.kill()
+        command.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    for worker in alive:
+        worker.kill()
+    assert not alive
 
 
 def test_the_command_prints_one_document_that_scripts_can_read() -> None:
