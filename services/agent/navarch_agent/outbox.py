@@ -24,7 +24,7 @@ class Outbox:
 
     PUBLISH_TIMEOUT_S = 2.5
     BACKOFF_S_MIN, BACKOFF_S_MAX = 0.25, 1.0
-    """A stream that lost its leader has another within ten seconds, and what is reported then waits no longer than that."""
+    """At most a second: a stream that lost its leader has another within ten, and a report must wait little longer."""
 
     def __init__(self, parts: Parts, silent: Callable[[], bool]) -> None:
         self._spool = parts.spool

@@ -106,7 +106,7 @@ class _MasterPool(SentinelConnectionPool):
         return cast("AbstractConnection", await super().get_connection(*args, **options))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
     async def release(self, connection: AbstractConnection) -> None:
-        if self.master_address != (connection.host, connection.port):  # type: ignore[attr-defined]
+        if self.master_address != (connection.host, connection.port):  # type: ignore[attr-defined]  # redis-py leaves it untyped
             await connection.disconnect()
         await super().release(connection)
 
