@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 from msgspec import structs
 
 from fixtures.world import World
+from navarch_common.events.kinds import NodePlanned, NodeTerminated
 from navarch_common.model.cluster import INBOX, META, MetaRecord, SafeMode
 from navarch_common.model.health import HealthStatus
 from navarch_common.model.node import NODE, LaunchRequest, Phase
+from navarch_common.store.base import Commit
 from navarch_common.store.meta import taken_over
 from navarch_provisioner.cloud.base import Upstream
 from support.provisioner_world import POOL_NAME, Rig
@@ -67,6 +69,29 @@ async def test_safe_mode_ends_where_no_machine_is_left_once_a_list_would_show_it
         assert await rig.nodes() == []
         await rig.pass_time(35)
         await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "a machine")
+
+
+async def test_safe_mode_waits_for_a_machine_that_was_planned_just_before_and_is_not_listed_yet(world: World) -> None:
+    rig = Rig(world)
+    old_machine(rig, "training-old0001", world.meta.installation)
+    told = {"at": world.clock.now(), "cluster": "test", "pool": POOL_NAME, "reason": "why", "code": "x", "actor": "p"}
+    planned = [NodePlanned(node=f"training-{name}0001", **told) for name in ("old", "new", "gone")]
+    ended = NodeTerminated(node="training-gone0001", **told)
+    await world.committer("provisioner").commit(Commit(emit=(*planned, ended)))
+    await enter_safe_mode(world)
+    await rig.desire(2)
+    async with rig.running():
+        await rig.reach(lambda rs: len(rs) == 1, "the old one is adopted")
+        await rig.register("training-old0001")
+        await rig.phase("training-old0001", Phase.VALIDATING)
+        await rig.pass_time(10)
+        await asyncio.sleep(0.2)
+        assert await in_safe_mode(world)
+        old_machine(rig, "training-new0001", world.meta.installation)
+        await rig.reach(lambda rs: len(rs) == 2, "the new one is adopted, and none is launched in its place")
+        await rig.register("training-new0001")
+        await until_async(lambda: not_in_safe_mode(world), "safe mode left")
+    assert {record.node for record in await rig.nodes()} == {"training-old0001", "training-new0001"}
 
 
 async def test_safe_mode_stays_while_a_machine_of_another_installation_is_there(world: World) -> None:

@@ -92,6 +92,8 @@ class Deps:
     metrics: Metrics
     instance: str
     """This copy's name: host, pid and something random."""
+    left: set[str] = field(default_factory=set)
+    """Orders whose events this process's committers have left to its relay."""
     guard_file: GuardFile = field(default_factory=NoGuardFile)
     """Where this process keeps the guards beside the store and the bus."""
 
@@ -102,8 +104,12 @@ class Deps:
 
     def named(self, service: Service) -> "Deps":
         """The same, as `service`: with its own committer and its own name in traces."""
-        committer = Committer(self.store, self.bus, self.subjects, writer=service, clock=self.clock)
+        committer = Committer(self.store, self.bus, self.subjects, writer=service, clock=self.clock, left=self.left)
         return replace(self, committer=committer, telemetry=self.telemetry.named(service))
+
+    def relay(self) -> Relay:
+        """The one that this process runs."""
+        return Relay(self.store, self.bus, self.subjects, self.clock, left=self.left)
 
 
 class RunningService(Protocol):
@@ -251,10 +257,12 @@ async def deps_over(  # noqa: PLR0913 - one value is made of all of them
     await watch.open(first_config_wait_s)
     metrics = Metrics()
     metrics.set("navarch_build_info", 1, version=_version(), service=service or "control-plane")
+    left: set[str] = set()
     return Deps(
         store=store,
         bus=bus,
-        committer=Committer(store, bus, subjects, writer=service, clock=clock),
+        committer=Committer(store, bus, subjects, writer=service, clock=clock, left=left),
+        left=left,
         clock=clock,
         rng=rng,
         subjects=subjects,
@@ -305,7 +313,7 @@ async def _serve(
     around = Surroundings(own, os.environ, options.data_dir, insecure=options.insecure)
     async with open_deps(service, around, first_config_wait_s=wait_s) as deps:
         running = build(deps, deps.config.current.config)
-        relay = Relay(deps.store, deps.bus, deps.subjects, deps.clock)
+        relay = deps.relay()
 
         def status() -> dict[str, object]:
             return {

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from navarch_common.bus.base import Bus
 from navarch_common.events.base import Event
+from navarch_common.events.kinds import NodeLaunchFailed, NodePlanned, NodeTerminated
 from navarch_common.events.subjects import EVENTS_KEPT, Subjects
 from navarch_common.store.base import StateStore
 
@@ -26,6 +27,7 @@ WAITING_MAX = 1000
 """With more than so many events in the outbox the bus is the trouble: nothing is judged missing."""
 CHECKED_FOR = timedelta(minutes=10)
 """An event that was found is looked for again only after this."""
+_ENDS = (NodeLaunchFailed, NodeTerminated)
 
 
 class Word(Struct, frozen=True):
@@ -77,11 +79,28 @@ class Told:
         """The last event about any node. Raises `BusError`."""
         return await self._word(f"{self._subjects.prefix}.events.node.>")
 
+    async def planned(self, since: datetime) -> set[str]:
+        """Nodes that were planned from a moment on and whose end was not told, so that machines of theirs may be there.
+        Raises `BusError`."""
+        subjects = [f"{self._subjects.prefix}.events.{kind.KIND}.>" for kind in (NodePlanned, *_ENDS)]
+        nodes: set[str] = set()
+        async with self._bus.read(self._stream, subjects, start_at=since) as messages:
+            async for message in messages:
+                if (word := _word_in(message.data)) is None:
+                    continue
+                if word.type == NodePlanned.__struct_config__.tag:
+                    nodes.add(word.node)
+                else:
+                    nodes.discard(word.node)
+        return nodes
+
     async def _word(self, subject: str) -> Word | None:
         message = await self._bus.last_message(self._stream, subject)
-        if message is None:
-            return None
-        try:
-            return msgspec.json.decode(message.data, type=Word)
-        except (msgspec.DecodeError, RecursionError):
-            return None  # anyone may publish there; what is no event tells nothing
+        return None if message is None else _word_in(message.data)
+
+
+def _word_in(data: bytes) -> Word | None:
+    try:
+        return msgspec.json.decode(data, type=Word)
+    except (msgspec.DecodeError, RecursionError):
+        return None  # anyone may publish there; what is no event tells nothing

@@ -16,7 +16,6 @@ import structlog
 from navarch_common.config.load import Loaded
 from navarch_common.errors import NavarchError
 from navarch_common.run import Deps, RunningService, Surroundings, open_deps, run_beside
-from navarch_common.store.relay import Relay
 from navarch_controlplane.composition import Composition, compose
 from navarch_controlplane.embedded.datadir import DataDir, Runtime, started_at
 from navarch_controlplane.embedded.servers import EmbeddedServers
@@ -129,7 +128,7 @@ class ControlPlane:
 
     async def _services(self, deps: Deps, composition: Composition, around: Surroundings) -> None:
         work = {name: service.run() for name, service in composition.services.items()}
-        relay = Relay(deps.store, deps.bus, deps.subjects, deps.clock)
+        relay = deps.relay()
         await run_beside(deps, "control-plane", {**work, "announce": self._tell_when_ready(composition, around)}, relay)
 
     async def _tell_when_ready(self, composition: Composition, around: Surroundings) -> None:

@@ -5,7 +5,7 @@ already, it is no first start: either the records were lost (the machines are of
 installation works under the same name (they are not), and only an operator can tell which.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from navarch_common.model.cluster import SafeMode
@@ -52,17 +52,25 @@ def enough(
     safe_mode: SafeMode,
     *,
     listable: bool,
+    planned: Collection[str] | None,
 ) -> tuple[bool, Why]:
     """Whether safe mode may end, and why, or what it waits for. `beats` are the last heartbeats by node; `listable` says
-    whether every machine that was made before safe mode would be listed by now: until then an empty list proves nothing."""
+    whether every machine that was made before safe mode would be listed by now. Until then an empty list proves nothing,
+    nor does one that lacks a node of `planned`: those that were planned before. None where nobody can tell."""
     ours, theirs = _whose(lists, installation)
     mirror_alone = safe_mode.code == "mirror-lost"
     if not lists:
         return False, Why("no-lists", "there is no provider to ask")
     if theirs and not mirror_alone:
         return False, Why("unknown-installation", f"{_named(theirs)} carry our cluster's name and are not ours")
-    if not ours and not listable:
-        return False, Why("newborn", "no machine is listed, and a machine made just before might not be listed yet")
+    if not listable:
+        if not ours or planned is None:
+            return False, Why("newborn", "a machine made just before might not be listed yet")
+        listed = {machine.tags.node for _, machine in ours}
+        if awaited := sorted(set(planned) - listed - nodes.keys()):
+            return False, Why(
+                "newborn", f"{_some(awaited)} was planned before, and its machine might not be listed yet"
+            )
     if not ours:
         return True, Why("no-machines", "every provider gave a complete list, and no machine carries our tags")
     strangers = [(provider, machine) for provider, machine in ours if machine.tags.node not in nodes]
@@ -94,6 +102,9 @@ def _whose(lists: Lists, installation: str) -> tuple[list[tuple[str, Machine]], 
 
 
 def _named(machines: Sequence[tuple[str, Machine]]) -> str:
-    names = [f"{machine.instance_id} at {provider}" for provider, machine in machines[:NAMED]]
-    more = f" and {len(machines) - NAMED} more" if len(machines) > NAMED else ""
-    return f"machines {', '.join(names)}{more}"
+    return "machines " + _some([f"{machine.instance_id} at {provider}" for provider, machine in machines])
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

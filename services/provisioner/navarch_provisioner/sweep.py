@@ -6,10 +6,12 @@ machine with our tags that no record explains. A list that failed says nothing, 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 
 import structlog
 from msgspec import structs
 
+from navarch_common.bus.base import BusError
 from navarch_common.events import kinds
 from navarch_common.ids import is_id
 from navarch_common.model.base import AnyKey
@@ -19,6 +21,7 @@ from navarch_common.model.node import NODE, NodeRecord, ProviderState
 from navarch_common.run import Deps
 from navarch_common.store.base import ABSENT, Commit, Lease, StoreError
 from navarch_common.store.meta import end_first_look, enter_safe_mode, leave_safe_mode
+from navarch_common.told import Told
 from navarch_provisioner import adoption, safe_mode
 from navarch_provisioner.calls import CloudCalls
 from navarch_provisioner.cloud.base import CloudError, CloudProvider, Machine
@@ -33,6 +36,8 @@ from navarch_provisioner.view import NodeView, PoolView
 
 log = structlog.get_logger(__name__)
 
+PLANNED_WITHIN = timedelta(hours=1)
+"""What was planned longer than this before safe mode has its machine listed, or none."""
 DOWN_AFTER = 3
 """Lists that fail in a row before a provider is said to be degraded."""
 
@@ -58,6 +63,7 @@ class Sweeper:
         self._workers, self._calls, self._seen_pools = workers, calls, seen_pools
         self._fleet_lease = fleet_lease
         self._wake_everyone = wake_everyone
+        self._told = Told(deps.store, deps.bus, deps.subjects)
         self._failures: dict[str, int] = {}
         self._ended = 0
 
@@ -278,7 +284,10 @@ class Sweeper:
             return False
         beats = {beat.node: beat for beat in await deps.store.beats(sorted(nodes)) if beat is not None}
         listable = deps.clock.now() - found.since >= self._settings()[1].timings.newborn_grace
-        enough, why = safe_mode.enough(lists, deps.installation, nodes, beats, found, listable=listable)
+        planned = () if listable else await self._planned_before(found)
+        enough, why = safe_mode.enough(
+            lists, deps.installation, nodes, beats, found, listable=listable, planned=planned
+        )
         if not enough:
             log.info("safe mode goes on", code=why.code, reason=why.text)
             return False
@@ -286,6 +295,18 @@ class Sweeper:
             deps.store, deps.committer, now=deps.clock.now(), code=why.code, reason=why.text, actor=ACTOR
         )
         return True
+
+    async def _planned_before(self, found: SafeMode) -> set[str] | None:
+        """Nodes that the stream of events knows from shortly before safe mode: their records may be lost. None while it can't
+        be told, and where the stream was lost with the records."""
+        if found.code == "state-lost":
+            return None
+        try:
+            async with asyncio.timeout(5.0):
+                return await self._told.planned(found.since - PLANNED_WITHIN)
+        except (BusError, TimeoutError) as error:
+            log.warning("not known what was planned before safe mode", error=str(error))
+            return None
 
 
 def _write_step(node: NodeView, record: NodeRecord, why: Why) -> Step:

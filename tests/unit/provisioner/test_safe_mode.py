@@ -1,6 +1,6 @@
 """When a first start may launch, when safe mode may end, and whose time counts from its end."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -61,9 +61,12 @@ def judged(
     began: str = "store-lost",
     installation: str = "mine",
     listable: bool = True,
+    planned: Collection[str] = (),
 ) -> tuple[bool, str]:
     """Whether safe mode ends, and the code of the reason."""
-    ends, why = safe_mode.enough(listed, installation, nodes, beats or {}, since(began), listable=listable)
+    ends, why = safe_mode.enough(
+        listed, installation, nodes, beats or {}, since(began), listable=listable, planned=planned
+    )
     return ends, why.code
 
 
@@ -73,6 +76,20 @@ def test_safe_mode_ends_where_no_machine_is_left() -> None:
 
 def test_an_empty_list_that_may_be_older_than_our_machines_proves_nothing() -> None:
     assert judged({"cloud": []}, {}, listable=False) == (False, "newborn")
+
+
+def test_a_list_that_lacks_what_was_planned_just_before_proves_nothing() -> None:
+    listed = {"cloud": [machine("a")]}
+    heard = {"a": beat("a", 1)}
+    for planned, nodes, because in (
+        ({"a", "b"}, records("a"), "newborn"),
+        (None, records("a"), "newborn"),
+        ({"a", "b"}, records("a", "b"), "all-reported"),
+        ({"a"}, records("a"), "all-reported"),
+    ):
+        _, why = safe_mode.enough(listed, "mine", nodes, heard, since(), listable=False, planned=planned)
+        assert why.code == because
+    assert judged(listed, records("a"), heard, planned={"a", "b"}) == (True, "all-reported")
 
 
 def test_without_a_provider_nothing_is_known_and_safe_mode_stays() -> None:

@@ -33,9 +33,18 @@ class Committer:
     """One service's way to change the shared state."""
 
     def __init__(
-        self, store: StateStore, bus: Bus, subjects: Subjects, *, writer: Service | None, clock: Clock
+        self,
+        store: StateStore,
+        bus: Bus,
+        subjects: Subjects,
+        *,
+        writer: Service | None,
+        clock: Clock,
+        left: set[str] | None = None,
     ) -> None:
-        """`writer` None may change only the families that the commit itself guards."""
+        """`writer` None may change only the families that the commit itself guards. `left` gathers the orders whose
+        events it could not publish, for the relay of the same process."""
+        self._left = set() if left is None else left
         self._store = store
         self._writer = writer
         self._clock = clock
@@ -67,17 +76,18 @@ class Committer:
     async def _tell(self, committed: Committed, sent_at: float) -> None:
         if asyncio.get_running_loop().time() < self._quiet_until:
             self._left_to_relay += len(committed.entries)
+            self._left.update(entry.order for entry in committed.entries)
             return
         try:
             for entry in (*await self._older(committed), *committed.entries):
                 if asyncio.get_running_loop().time() - sent_at > LATE_S:
-                    self._leave(entry, f"more than {LATE_S:.0f} s after the commit")
+                    self._leave(committed, f"more than {LATE_S:.0f} s after the commit")
                     return
                 await self._publisher.publish(entry)
                 self._published += 1
         except (BusError, StoreError) as error:
             self._quiet_until = asyncio.get_running_loop().time() + DOUBT_S
-            self._leave(committed.entries[0], str(error))
+            self._leave(committed, str(error))
         except Exception:
             # The commit is durable, so whatever went wrong in telling of it is the relay's to repair.
             log.exception("events left to the relay", first=committed.entries[0].id, revision=committed.revision)
@@ -96,7 +106,9 @@ class Committer:
                 return older
             after = page[-1].id
 
-    def _leave(self, entry: OutboxEntry, why: str) -> None:
+    def _leave(self, committed: Committed, why: str) -> None:
+        entry = committed.entries[0]
         self._left_to_relay += 1
+        self._left.update(entry.order for entry in committed.entries)
         self._last_doubt = {"at": self._clock.now().isoformat(), "entry": entry.id, "why": why}
         log.warning("events left to the relay", entry=entry.id, order=entry.order, why=why)

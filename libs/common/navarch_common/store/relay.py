@@ -1,7 +1,7 @@
 """Publishes what committers could not: the net under every commit.
 
-It repairs this: an event is durable in the outbox, its commit is over five seconds old, and the event is not known to be
-published. Every process runs one; they may all send the same entry, since the stream knows its id. An entry older than
+It repairs this: an event is durable in the outbox, its commit is over five seconds old (or of this process, which could
+not publish it), and the event is not known to be published. Every process runs one; they may all send the same entry, since the stream knows its id. An entry older than
 half the stream's memory of ids is first compared with the last message of its subject. Entries of one order (a node, a
 pool) go out one after the other; one that fails stops its order until the next pass, and no other.
 """
@@ -21,7 +21,7 @@ from navarch_common.store.publish import Publisher
 log = structlog.get_logger(__name__)
 
 AGE_S = 5.0
-"""Younger entries belong to the committer that wrote them."""
+"""Younger entries belong to the committer that wrote them, unless it has left them."""
 PERIOD_S = 1.0
 PAGE = 1000
 AT_ONCE = 32
@@ -31,8 +31,19 @@ AT_ONCE = 32
 class Relay:
     """Run by every process, as a task named `relay`."""
 
-    def __init__(self, store: StateStore, bus: Bus, subjects: Subjects, clock: Clock, *, age_s: float = AGE_S) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        bus: Bus,
+        subjects: Subjects,
+        clock: Clock,
+        *,
+        age_s: float = AGE_S,
+        left: set[str] | None = None,
+    ) -> None:
+        """`left` are the orders that this process's committers could not publish: theirs go out whatever their age."""
         self._store = store
+        self._left = set() if left is None else left
         self._clock = clock
         self._age_s = age_s
         self._publisher = Publisher(store, bus, subjects)
@@ -69,16 +80,19 @@ class Relay:
         """One pass. Returns what kept it from sending everything; empty when nothing did."""
         stuck: dict[str, str] = {}
         error, waiting, after = "", 0, ""
+        left = frozenset(self._left)
+        self._left.clear()
         try:
             waiting = await self._store.outbox_length()
             while waiting:
-                page = await self._store.outbox(older_than_s=self._age_s, after_id=after, limit=PAGE)
-                await self._send(page, stuck)
+                page = await self._store.outbox(older_than_s=0.0 if left else self._age_s, after_id=after, limit=PAGE)
+                await self._send([one for one in page if one.age_s >= self._age_s or one.order in left], stuck)
                 if len(page) < PAGE:
                     break
                 after = page[-1].id
         except StoreError as unreadable:
             error = str(unreadable)
+        self._left |= left if error else left & stuck.keys()
         error = error or next(iter(stuck.values()), "")
         self._last = {
             "at": self._clock.now().isoformat(),

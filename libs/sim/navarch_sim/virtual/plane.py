@@ -19,7 +19,6 @@ from navarch_common.errors import NavarchError
 from navarch_common.model.base import Service
 from navarch_common.process import leaves
 from navarch_common.run import Deps, RunningService, Surroundings, deps_over, run_beside
-from navarch_common.store.relay import Relay
 from navarch_common.telemetry import Telemetry
 from navarch_gateway.service import GatewayService
 from navarch_gateway.settings import GatewaySettings
@@ -127,7 +126,7 @@ class Copy:
         work: dict[str, Coroutine[Any, Any, None]] = {
             service: service_of.run() for service, service_of in running.items()
         }
-        await run_beside(deps, alone or "control-plane", work, Relay(store, bus, deps.subjects, deps.clock))
+        await run_beside(deps, alone or "control-plane", work, deps.relay())
 
 
 class Plane:

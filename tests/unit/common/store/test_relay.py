@@ -7,6 +7,7 @@ import pytest
 from fixtures.records import node_cordoned, node_failed, pool_resized
 from fixtures.world import World
 from navarch_common.store.base import Commit
+from navarch_common.store.committer import Committer
 from navarch_common.store.relay import Relay
 
 
@@ -28,6 +29,21 @@ async def test_only_entries_older_than_five_seconds_are_the_relays(world: World,
     assert await relay.step() == ""
     assert await ids_told(world) == [committed.entries[0].id]
     assert await world.store.outbox_length() == 0
+
+
+async def test_what_a_committer_of_this_process_could_not_publish_goes_out_with_the_next_pass(world: World) -> None:
+    left: set[str] = set()
+    relay = Relay(world.store, world.bus, world.subjects, world.clock, left=left)
+    committer = Committer(world.store, world.bus, world.subjects, writer="health", clock=world.clock, left=left)
+    world.buses.faults.refused_publishes = 2
+    await committer.commit(Commit(emit=(node_failed("n-1"),)))
+    await committer.commit(Commit(emit=(node_failed("n-2"),)))  # it does not try so soon after a failure
+    somebody_elses = await world.store.commit(Commit(emit=(node_failed("n-3"),)))
+    assert "injected" in await relay.step()
+    assert [event.node for event in await world.events()] == ["n-2"]
+    assert await relay.step() == ""
+    assert [event.node for event in await world.events()] == ["n-2", "n-1"]
+    assert [entry.id for entry in await world.store.outbox()] == [somebody_elses.entries[0].id]
 
 
 async def test_an_entry_that_fails_holds_back_its_own_order_only(world: World, relay: Relay) -> None:
