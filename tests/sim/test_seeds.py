@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -132,6 +133,21 @@ def test_no_worker_outlives_a_command_that_is_killed() -> None:
     for worker in alive:
         worker.kill()
     assert not alive
+
+
+def test_after_ctrl_c_what_came_of_the_seeds_that_were_run_is_shown() -> None:
+    # Where the tests run in the background, SIGINT is ignored, and stays so in what they start.
+    heeding = ["env", "--default-signal=INT", str(BIN / "navarch")]
+    command = subprocess.Popen(
+        [*heeding, "sim", "seeds", "100000", "--jobs", "1", "-o", "json"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    time.sleep(8)
+    os.killpg(command.pid, signal.SIGINT)
+    told, _ = command.communicate(timeout=60)
+    assert command.returncode == 130
+    assert 0 <= json.loads(told)["seeds"] < 100_000
 
 
 def test_the_command_prints_one_document_that_scripts_can_read() -> None:

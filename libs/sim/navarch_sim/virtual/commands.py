@@ -45,20 +45,26 @@ def seeds_command(
 ) -> None:
     """Run N seeds: each a world of its own in virtual time, with the real services in it and faults of its own.
 
-    Exit status 1 where a promise was broken. A seed is the same for ever: run it again with `--from S` and N = 1.
+    Exit status 1 where a promise was broken; after Ctrl-C what came of those that were run is shown. A seed is the same for ever: run it again with `--from S` and N = 1.
     """
     if plant and plant not in PLANTS:
         raise Failure(f"there is no plant {plant!r:.60}: expected one of {', '.join(PLANTS)}", WRONG)
     tally = Tally()
+    interrupt: KeyboardInterrupt | None = None
     with _progress(count, session.output) as advance:
-        for report in run_seeds(range(first, first + count), jobs=jobs or cores(), plant=plant):
-            tally.take(report)
-            advance(len(tally.failed))
+        try:
+            for report in run_seeds(range(first, first + count), jobs=jobs or cores(), plant=plant):
+                tally.take(report)
+                advance(len(tally.failed))
+        except KeyboardInterrupt as pressed:
+            interrupt = pressed
     summary = tally.summary()
     if session.output in {Output.JSON, Output.YAML}:
         show_data(msgspec.to_builtins(summary), session.output)
     else:
         _tell(summary, tally.failed, plant, whole=history)
+    if interrupt is not None:
+        raise interrupt
     if summary.violations:
         raise typer.Exit(NOT_DONE)
 
