@@ -71,6 +71,26 @@ async def test_safe_mode_ends_where_no_machine_is_left_once_a_list_would_show_it
         await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "a machine")
 
 
+async def test_an_intent_whose_launch_the_store_has_forgotten_gets_its_machine_and_no_second_one(world: World) -> None:
+    rig = Rig(world)
+    async with rig.running():
+        await rig.desire(1)
+        await rig.reach(lambda rs: [r.phase for r in rs] == [Phase.BOOTING], "a machine")
+    [made] = await rig.nodes()
+    assert made.launch is not None
+    intent = structs.replace(
+        made, phase=Phase.PLANNED, instance=None, launch=structs.replace(made.launch, called_at=None)
+    )
+    await world.plant((NODE.key(made.node), intent))
+    await enter_safe_mode(world)
+    async with Rig(world, cloud=rig.cloud).running() as again:
+        await again.reach(lambda rs: [r.phase for r in rs] == [Phase.BOOTING], "its machine is found")
+        await again.register(made.node)
+        await until_async(lambda: not_in_safe_mode(world), "safe mode left")
+        await again.phase(made.node, Phase.VALIDATING)
+    assert len(rig.cloud.made) == 1
+
+
 async def test_safe_mode_waits_for_a_machine_that_was_planned_just_before_and_is_not_listed_yet(world: World) -> None:
     rig = Rig(world)
     old_machine(rig, "training-old0001", world.meta.installation)

@@ -39,6 +39,8 @@ FOUND_LATER = {
     318: "an earlier boot's registration arrived last, and the boot that ran was not taken for its node without end",
     36: "a machine that was adopted with a fatal fault stayed unused and unreplaced without end",
     780: "a node that was found healthy while its provisioner stood still fell silent, and was ended as never found healthy",
+    1810: "after a rollback a record that was still an intent was launched again beside its machine",
+    1954: "a failed node that was to go without a replacement when the breaker opened kept its place in the budget for ever",
 }
 """The same, of seeds as they are drawn now."""
 

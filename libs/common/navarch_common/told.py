@@ -79,8 +79,8 @@ class Told:
         """The last event about any node. Raises `BusError`."""
         return await self._word(f"{self._subjects.prefix}.events.node.>")
 
-    async def planned(self, since: datetime) -> set[str]:
-        """Nodes that were planned from a moment on and whose end was not told, so that machines of theirs may be there.
+    async def planned(self, since: datetime, until: datetime) -> set[str]:
+        """Nodes that were planned between two moments and whose end was not told, so that machines of theirs may be there.
         Raises `BusError`."""
         subjects = [f"{self._subjects.prefix}.events.{kind.KIND}.>" for kind in (NodePlanned, *_ENDS)]
         nodes: set[str] = set()
@@ -88,10 +88,10 @@ class Told:
             async for message in messages:
                 if (word := _word_in(message.data)) is None:
                     continue
-                if word.type == NodePlanned.__struct_config__.tag:
-                    nodes.add(word.node)
-                else:
+                if word.type != NodePlanned.__struct_config__.tag:
                     nodes.discard(word.node)
+                elif word.at <= until:
+                    nodes.add(word.node)
         return nodes
 
     async def _word(self, subject: str) -> Word | None:

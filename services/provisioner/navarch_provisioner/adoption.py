@@ -14,7 +14,7 @@ from navarch_common.model.node import ENDED, Instance, NodeRecord, Phase
 from navarch_provisioner.bootstrap import provider_id
 from navarch_provisioner.cloud.base import Machine
 from navarch_provisioner.lifecycle import UNPROVEN
-from navarch_provisioner.news import Changed, Why, tell
+from navarch_provisioner.news import Changed, Why, enter, tell
 from navarch_provisioner.view import NodeView, PoolView
 
 
@@ -82,14 +82,18 @@ def _fresh(pool: PoolView, instance: Instance, now: datetime) -> bool:
 
 
 def adopt(pool: PoolView, provider: str, machine: Machine, now: datetime, why: Why | None = None) -> Changed | None:
-    """A node for a machine of ours that has no record; None where there is one, even an ended one.
+    """A node for a machine of ours that has no record; None where there is one that knows its machine, or has ended.
 
-    It gets no launch and so no deadline: it may be full of work, and nobody remembers what it was promised.
+    It gets no launch and so no deadline: it may be full of work, and nobody remembers what it was promised. A record that
+    is still an intent was written before its machine was made: the store has forgotten the launch.
     """
-    if machine.tags.node in pool.nodes:
+    view = pool.nodes.get(machine.tags.node)
+    if view is not None and (not is_intent(view.record) or view.record.generation != machine.tags.generation):
         return None
     why = why or Why("adopted", f"machine {machine.instance_id} at {provider} carries our tags and had no record")
     record = node_of(pool, provider, machine, why, now)
+    if view is not None:
+        record = enter(view.record, Phase.BOOTING, why, now, instance=record.instance, launch=None)
     event = tell(
         kinds.NodeLaunched, record, pool.cluster, why, now,
         provider=provider, region=machine.region, instance_type=machine.instance_type,
@@ -97,6 +101,11 @@ def adopt(pool: PoolView, provider: str, machine: Machine, now: datetime, why: W
         price_per_hour=machine.price_per_hour,
     )  # fmt: skip
     return Changed(record, (event,))
+
+
+def is_intent(record: NodeRecord) -> bool:
+    """Whether the record knows of no machine yet."""
+    return record.phase is Phase.PLANNED or record.phase in UNPROVEN
 
 
 def node_of(pool: PoolView, provider: str, machine: Machine, why: Why, now: datetime) -> NodeRecord:

@@ -27,7 +27,7 @@ from navarch_provisioner.cloud.base import Machine
 from navarch_provisioner.news import Changed, Why, enter, note, tell
 
 FOLLOWS: dict[Phase, frozenset[Phase]] = {
-    Phase.PLANNED: frozenset({Phase.LAUNCHING, Phase.LAUNCH_FAILED}),
+    Phase.PLANNED: frozenset({Phase.LAUNCHING, Phase.BOOTING, Phase.LAUNCH_FAILED}),
     Phase.LAUNCHING: frozenset({Phase.BOOTING, Phase.LAUNCH_UNKNOWN, Phase.PLANNED, Phase.LAUNCH_FAILED}),
     Phase.LAUNCH_UNKNOWN: frozenset({Phase.BOOTING, Phase.PLANNED, Phase.LAUNCH_FAILED}),
     Phase.BOOTING: frozenset({Phase.VALIDATING, Phase.REGISTRATION_TIMEOUT, Phase.TERMINATING, Phase.TERMINATED}),

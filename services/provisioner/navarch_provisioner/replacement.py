@@ -310,13 +310,17 @@ def _plan_another(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[s
 def _terminate(pool: PoolView, view: NodeView, successor: NodeView | None, now: datetime) -> Step | Blocked:
     progress = view.record.drain
     assert progress is not None
-    # Planned before the breaker opened, and without surge: it waits for this node, so the two of them are a canary, or
-    # they would hold their place in the budget for ever.
-    is_awaited = progress.cause == "fault" and successor is not None and successor.phase is Phase.PLANNED
-    forbidden = gates.no_disruption(pool, now, view, replaced=is_awaited)
+    # It began before the breaker opened. A replacement that is planned, without surge, waits for this node, so the two of
+    # them are a canary; so is a node that nothing replaces. Else they would hold their place in the budget for ever.
+    canary = ""
+    if progress.cause == "fault" and view.record.replaced_by is None:
+        canary = view.node
+    elif progress.cause == "fault" and successor is not None and successor.phase is Phase.PLANNED:
+        canary = successor.node
+    forbidden = gates.no_disruption(pool, now, view, replaced=bool(canary))
     if forbidden is not None:
         return Blocked(view.node, forbidden)
-    turn = breaker.taken(pool, successor.node, now) if is_awaited and successor is not None else {}
+    turn = breaker.taken(pool, canary, now) if canary else {}
     if successor is not None and successor.phase is Phase.ACTIVE:
         why = Why("replaced", f"{successor.node} has taken its place")
     else:

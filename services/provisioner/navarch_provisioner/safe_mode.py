@@ -12,6 +12,7 @@ from navarch_common.model.cluster import SafeMode
 from navarch_common.model.node import NodeRecord, ProviderState
 from navarch_common.store.base import Beat
 from navarch_common.store.meta import heard_since
+from navarch_provisioner.adoption import is_intent
 from navarch_provisioner.cloud.base import Machine
 from navarch_provisioner.news import Why
 
@@ -63,17 +64,23 @@ def enough(
         return False, Why("no-lists", "there is no provider to ask")
     if theirs and not mirror_alone:
         return False, Why("unknown-installation", f"{_named(theirs)} carry our cluster's name and are not ours")
-    if not listable:
+    if not listable and (not ours or not mirror_alone):
         if not ours or planned is None:
             return False, Why("newborn", "a machine made just before might not be listed yet")
         listed = {machine.tags.node for _, machine in ours}
-        if awaited := sorted(set(planned) - listed - nodes.keys()):
+        known = {name for name, record in nodes.items() if not is_intent(record)}
+        if awaited := sorted(set(planned) - listed - known):
             return False, Why(
                 "newborn", f"{_some(awaited)} was planned before, and its machine might not be listed yet"
             )
     if not ours:
         return True, Why("no-machines", "every provider gave a complete list, and no machine carries our tags")
-    strangers = [(provider, machine) for provider, machine in ours if machine.tags.node not in nodes]
+    # A record that is still an intent was written before its machine was made, and the store has forgotten the rest.
+    strangers = [
+        (provider, machine)
+        for provider, machine in ours
+        if machine.tags.node not in nodes or is_intent(nodes[machine.tags.node])
+    ]
     if strangers:
         return False, Why("not-recorded", f"{_named(strangers)} carry our tags and have no record")
     if mirror_alone:

@@ -226,7 +226,10 @@ class Sweeper:
                 continue
             key = NODE.key(changed.record.node)
             why = Why("adopted", f"machine {machine.instance_id} at {provider} had no record")
-            expect: dict[AnyKey, int] = {key: ABSENT, META.key(): view.meta_revision}
+            known = view.nodes.get(machine.tags.node)
+            expect: dict[AnyKey, int] = {
+                key: ABSENT if known is None else known.revision, META.key(): view.meta_revision,
+            }  # fmt: skip
             await worker.commit(
                 Step("fold", machine.tags.node, why, expect=expect, put={key: changed.record}, emit=changed.events)
             )
@@ -303,7 +306,7 @@ class Sweeper:
             return None
         try:
             async with asyncio.timeout(5.0):
-                return await self._told.planned(found.since - PLANNED_WITHIN)
+                return await self._told.planned(found.since - PLANNED_WITHIN, found.since)
         except (BusError, TimeoutError) as error:
             log.warning("not known what was planned before safe mode", error=str(error))
             return None

@@ -215,6 +215,23 @@ def test_one_that_goes_without_a_replacement_is_ended_before_the_next_one_goes()
     ]
 
 
+def test_one_that_was_to_go_without_a_replacement_before_it_opened_goes_in_its_turn() -> None:
+    """Else it would hold its place in the budget for ever. Found by the simulator (seed 1954)."""
+    going = broken(
+        "a", phase=Phase.DRAINING,
+        drain=Drain(cause="fault", actor="health", since=at(0), deadline=at(5000), drained_at=at(10)),
+    )  # fmt: skip
+    rest = (broken("b"), broken("c"), node("d"), node("e"))
+    [step] = [
+        step for step in plan(pool(going, *rest, desired=2, supply=opened(retry_at=999)), NOW).steps
+        if step.act in ("retire", "terminate")
+    ]  # fmt: skip
+    turn = supply_of(step).breaker
+    assert turn is not None
+    assert (step.act, step.node, turn.canary) == ("terminate", "a", "a")
+    assert waits(plan(pool(going, *rest, desired=2, supply=opened()), NOW))["a"] == "breaker-open"
+
+
 def test_a_canary_that_becomes_usable_closes_it_and_the_others_follow() -> None:
     supply = opened(canary="n", tries=1)
     new = node("n", Phase.VALIDATING, replaces="a", health="healthy", registration=registration())

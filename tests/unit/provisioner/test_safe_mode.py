@@ -92,6 +92,16 @@ def test_a_list_that_lacks_what_was_planned_just_before_proves_nothing() -> None
     assert judged(listed, records("a"), heard, planned={"a", "b"}) == (True, "all-reported")
 
 
+def test_a_record_that_is_still_an_intent_knows_nothing_of_its_machine() -> None:
+    """The store was rolled back to before the launch. Found by the simulator (seed 1810)."""
+    intent = {"a": node("a", Phase.PLANNED).record}
+    heard = {"a": beat("a", 1)}
+    assert judged({"cloud": [machine("a")]}, intent, heard) == (False, "not-recorded")
+    _, why = safe_mode.enough({"cloud": [machine("b")]}, "mine", {**intent, **records("b")}, {"b": beat("b", 1)}, since(),
+                              listable=False, planned={"a", "b"})  # fmt: skip
+    assert why.code == "newborn"
+
+
 def test_without_a_provider_nothing_is_known_and_safe_mode_stays() -> None:
     assert judged({}, {}) == (False, "no-lists")
 

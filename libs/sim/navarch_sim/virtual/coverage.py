@@ -42,7 +42,9 @@ _LAUNCH = {
     "planned>launching", "launching>booting", "launching>launch_unknown", "launching>launch_failed", "launching>planned",
     "launch_unknown>booting", "launch_unknown>planned", "launch_unknown>launch_failed",
 }  # fmt: skip
-_FOUND = {f"none>{phase}" for phase in ("booting", "validating", "active", "draining", "terminating")}
+_FOUND = {f"none>{phase}" for phase in ("booting", "validating", "active", "draining", "terminating")} | {
+    "planned>booting"
+}
 """Machines that the store had forgotten, found at their cloud."""
 _LISTED = _ENDS | _FOUND | {"booting>terminated", "validating>terminated", "registration_timeout>terminated"}
 _SIZE = {"none>planned", "planned>launch_failed", "planned>launching", *_OUT}
