@@ -223,30 +223,40 @@ def powered_off(record: NodeRecord, why: Why, now: datetime) -> NodeRecord:
 
 def boots_again(record: NodeRecord, why: Why, now: datetime, timeout: timedelta | None) -> NodeRecord:
     """Its machine was told to boot. One that was not usable yet has its time to register once more, from now."""
+    return note(record, why, now, powered_off=False, launch=_with_time(record, now, timeout))
+
+
+def _with_time(record: NodeRecord, now: datetime, timeout: timedelta | None) -> Launch | None:
+    """Its launch, with the whole time to register from now on where it boots again before it was usable."""
     launch = record.launch
-    if launch is not None and timeout is not None and record.phase in (Phase.BOOTING, Phase.VALIDATING):
-        launch = structs.replace(launch, deadline=max(launch.deadline, now + timeout))
-    return note(record, why, now, powered_off=False, launch=launch)
+    if launch is None or timeout is None or record.phase not in (Phase.BOOTING, Phase.VALIDATING):
+        return launch
+    return structs.replace(launch, deadline=max(launch.deadline, now + timeout))
 
 
 # --- what agents report ---
 
 
-def fold(record: NodeRecord, inbox: InboxRecord, cluster: str, now: datetime) -> Changed:
-    """The record after all reports at hand. Idempotent, and insensitive to their order: the newest registration wins."""
+def fold(
+    record: NodeRecord, inbox: InboxRecord, cluster: str, now: datetime, timeout: timedelta | None = None
+) -> Changed:
+    """The record after all reports at hand. Idempotent, and insensitive to their order: the newest registration wins.
+    `timeout` is how long a node may take to register."""
     changed = Changed(record)
     for report in sorted(inbox.reports, key=lambda report: (report.at, report.sequence)):
-        changed = _fold_one(changed, report, cluster, now)
+        changed = _fold_one(changed, report, cluster, now, timeout)
     return changed
 
 
-def _fold_one(changed: Changed, report: InboxReport, cluster: str, now: datetime) -> Changed:
+def _fold_one(changed: Changed, report: InboxReport, cluster: str, now: datetime, timeout: timedelta | None) -> Changed:
     record = changed.record
     if report.generation != record.generation or record.phase in ENDED:
         return changed
     if report.kind == "leaving":
         why = Why("agent-leaving", f"its agent stops in good order: {report.text or 'no reason given'}", "agent")
-        return Changed(note(record, why, now, blocked=record.blocked), changed.events)
+        # Where it has not registered, as far as we know, its agent was there all the same: the machine boots again.
+        launch = _with_time(record, now, timeout)
+        return Changed(note(record, why, now, blocked=record.blocked, launch=launch), changed.events)
     if report.kind != "registered" or report.registration is None:
         return changed
     registration = report.registration

@@ -180,7 +180,8 @@ def _wish(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str]) -> 
 def _fold(pool: PoolView, view: NodeView, now: datetime) -> Step:
     """What its agent reported becomes part of its record; results become part of the commands."""
     assert view.inbox is not None
-    changed = lifecycle.fold(view.record, view.inbox, pool.cluster, now)
+    timeout = pool.config.registration_timeout if pool.config is not None else None
+    changed = lifecycle.fold(view.record, view.inbox, pool.cluster, now, timeout)
     expect: dict[AnyKey, int] = {view.key: view.revision, inbox_key(view.node): view.inbox_revision}
     put: dict[AnyKey, Record] = {view.key: changed.record}
     for report in view.inbox.reports:

@@ -76,6 +76,19 @@ def test_a_registration_of_another_generation_changes_nothing() -> None:
     assert lifecycle.fold(view.record, inbox, "test", at(3)).record == view.record
 
 
+def test_a_machine_whose_agent_leaves_before_it_registered_has_its_whole_time_to_boot_again() -> None:
+    """It was there, and its registration may be lost with the store. Found by the simulator (seed 514)."""
+    left = structs.replace(report(1), kind="leaving", registration=None)
+    record = node("a", Phase.BOOTING, registration=None).record
+    assert record.launch is not None
+    inbox = InboxRecord(node="a", pool=POOL, reports=(left,))
+    late = record.launch.deadline + timedelta(seconds=1)
+    folded = lifecycle.fold(record, inbox, "test", late, timedelta(seconds=60)).record
+    assert lifecycle.overdue(record, late, timedelta(seconds=60)) is not None
+    assert lifecycle.overdue(folded, late + timedelta(seconds=59), timedelta(seconds=60)) is None
+    assert lifecycle.overdue(folded, late + timedelta(seconds=60), timedelta(seconds=60)) is not None
+
+
 def test_an_agent_that_speaks_before_the_launch_is_answered_is_not_lost() -> None:
     inbox = InboxRecord(node="a", pool=POOL, reports=(report(1),))
     record = lifecycle.fold(node("a", Phase.LAUNCHING).record, inbox, "test", at(3)).record

@@ -111,11 +111,24 @@ MORE_RATES: dict[str, float] = {
 """Of both, what came later: drawn apart, so that what a seed was before it still is without them."""
 BAD_IMAGE: dict[str, float] = {"no-driver": 0.5}
 """As ratios, drawn apart again."""
+RARE: dict[str, dict[str, float]] = {
+    "launches-lost": {"launch-reply-lost": 0.7, "dies-young": 0.6, "demand": 12.0},
+    "amnesia": {"deep-rollback": 3.0, "xid-in-passing": 12.0, "xid": 6.0},
+    "bad-image": {"never-boots": 0.4, "no-driver": 0.5, "demand": 8.0},
+}
+"""Stories in which seldom edges of a node's life are walked often, and the highest rate or ratio of what they are made of."""
+RARE_RATIO = 0.25
+_ALL_RATES = {*RATES, *MORE_RATES}
 BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "never-boots": 0.4, "dies-young": 0.4}
 
 
 def draw(seed: int) -> Options:
     """The options of a seed: the same for ever."""
+    return with_rare(seed, draw_second(seed))
+
+
+def draw_second(seed: int) -> Options:
+    """Without the stories of `RARE`, which came later still."""
     return with_bad_image(seed, with_more(seed, brisk(draw_first(seed))))
 
 
@@ -211,6 +224,25 @@ def with_bad_image(seed: int, options: Options) -> Options:
         ratios={**options.ratios, **{name: rng.uniform(0.1, top) for name, top in BAD_IMAGE.items()}},
         storm_s=max(options.storm_s, rng.uniform(120.0, 220.0)),
         registration_s=rng.choice((60.0, 70.0)),
+    )
+
+
+def with_rare(seed: int, options: Options) -> Options:
+    """One of the stories of `RARE`, where the seed has it, and a little of many faults around it."""
+    rng = random.Random(f"rare/{seed}")
+    if rng.random() >= RARE_RATIO:
+        return options
+    story = rng.choice(list(RARE))
+    little = {name: 0.3 * rng.random() * top for name, top in {**RATES, **MORE_RATES}.items() if rng.random() < 0.6}
+    few = {name: 0.2 * rng.random() * top for name, top in {**RATIOS, **MORE_RATIOS}.items() if rng.random() < 0.5}
+    of_story = {name: rng.uniform(0.5, 1.0) * top for name, top in RARE[story].items()}
+    return msgspec.structs.replace(
+        options,
+        storm_s=max(options.storm_s, rng.uniform(110.0, 160.0)),
+        boot_s=min(options.boot_s, 20.0),
+        registration_s=60.0,
+        rates={**options.rates, **little, **{name: top for name, top in of_story.items() if name in _ALL_RATES}},
+        ratios={**options.ratios, **few, **{name: top for name, top in of_story.items() if name not in _ALL_RATES}},
     )
 
 
