@@ -1,5 +1,7 @@
 """What heartbeats say of the work on a node, and since when they have said so. Pure, but for what it remembers."""
 
+from collections import deque
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from navarch_common.events import BadMessage, decode
@@ -10,7 +12,31 @@ from navarch_common.store.base import Beat
 from navarch_provisioner.view import Work
 
 
-def work_of(beat: Beat | None, record: NodeRecord) -> Work:
+class Lateness:
+    """How late heartbeats came, by those that came soonest. A node's clock may be wrong, but it is wrong alike for each: what one
+    took longer from there to here than the others, it was on its way, or waited in a process that stood still."""
+
+    LATELY = 16
+    """So many heartbeats back. A clock that is set back makes as many of them look late, and no more."""
+
+    def __init__(self) -> None:
+        self._took: dict[str, tuple[str, deque[timedelta]]] = {}
+
+    def of(self, heartbeat: Heartbeat, heard_at: datetime) -> timedelta:
+        boot, took = self._took.get(heartbeat.node, ("", deque[timedelta]()))
+        if boot != heartbeat.boot_id:
+            took = deque[timedelta](maxlen=self.LATELY)
+            self._took[heartbeat.node] = heartbeat.boot_id, took
+        took.append(heard_at - heartbeat.at)
+        return took[-1] - min(took)
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """Forgets all others."""
+        for node in self._took.keys() - nodes:
+            del self._took[node]
+
+
+def work_of(beat: Beat | None, record: NodeRecord, lateness: Lateness) -> Work:
     """What the last heartbeat said. One of another generation is another machine's, and says nothing."""
     if beat is None:
         return Work(text="no heartbeat was heard")
@@ -22,7 +48,7 @@ def work_of(beat: Beat | None, record: NodeRecord) -> Work:
         return Work(text=f"its last heartbeat is of generation {heartbeat.generation}")
     return Work(
         idle=is_idle(heartbeat.gpus),
-        at=beat.at,
+        at=beat.at - lateness.of(heartbeat, beat.at),
         text=describe(heartbeat.gpus),
         driver_state=heartbeat.driver_state,
         boot_id=heartbeat.boot_id,

@@ -22,7 +22,7 @@ from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH, NodeW
 from navarch_common.run import Deps
 from navarch_common.store.base import ABSENT, Beat, Since, StateStore, Stored
 from navarch_provisioner import budget, limits
-from navarch_provisioner.heard import IdleWatch, work_of
+from navarch_provisioner.heard import IdleWatch, Lateness, work_of
 from navarch_provisioner.settings import ProvisionerSettings
 from navarch_provisioner.view import NodeView, PoolView, Work
 from navarch_provisioner.workload.base import SchedulerUnavailable, WorkloadNotifier
@@ -115,6 +115,7 @@ class PoolReader:
         """Of the store, when the last read began: what it saw is true in no other."""
         self._work: dict[str, Work] = {}
         self._heard: dict[str, tuple[Beat, int, Work]] = {}
+        self._lateness = Lateness()
         """By node, the heartbeat that was read last, of which generation the node was, and what it says."""
         self._views: dict[str, tuple[_Parts, NodeView]] = {}
         """By node, what its view was made of: of a large pool little changes from one pass to the next."""
@@ -247,6 +248,7 @@ class PoolReader:
                 _keep(known, living)
             _keep(self._views, view.nodes)
             memory.idle.keep(set(living))
+            self._lateness.keep(living.keys())
         asked = [name for name, node in living.items() if everyone or name not in self._work or _may_go(node)]
         for start in range(0, len(asked), CHUNK):
             chunk = asked[start : start + CHUNK]
@@ -265,10 +267,12 @@ class PoolReader:
     def _said(self, beat: Beat | None, record: NodeRecord) -> Work:
         """What a heartbeat says; the same one is read once."""
         if beat is None:
-            return work_of(None, record)
+            return work_of(None, record, self._lateness)
         known = self._heard.get(record.node)
         if known is None or known[0] != beat or known[1] != record.generation:
-            known = self._heard[record.node] = (beat, record.generation, work_of(beat, record))
+            known = self._heard[record.node] = (
+                beat, record.generation, work_of(beat, record, self._lateness)
+            )  # fmt: skip
         return known[2]
 
     def _node(self, name: str) -> NodeView:

@@ -28,7 +28,7 @@ class Work:
     idle: bool | None = None
     """None: not known, because nothing was heard lately or a GPU could not be read. Never taken for idle."""
     at: datetime | None = None
-    """When the last heartbeat came in."""
+    """When the last heartbeat was sent, by our clock: when it came in, but for what it was late."""
     idle_since: datetime | None = None
     """Since when every heartbeat that was looked at said idle, as far as this copy has watched."""
     text: str = ""

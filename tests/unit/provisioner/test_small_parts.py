@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import permutations
 from typing import Any
 
@@ -232,6 +232,24 @@ def beat(*processes: int | None, generation: int = 1, seconds: float = 0.0) -> B
     return Beat("a", POOL, at(seconds), at(seconds + 15), encode(heartbeat))
 
 
+def test_a_heartbeat_that_was_late_says_what_was_when_it_was_sent() -> None:
+    """One that waited in a process that stood still proved a node idle that work had come to since. Found by the simulator
+    (seed 5144)."""
+    lateness, record = heard.Lateness(), node("a").record
+
+    def sent_and_heard(sent_s: float, heard_s: float, boot: str = "boot-1") -> datetime | None:
+        heartbeat = Heartbeat(
+            node="a", pool=POOL, generation=1, boot_id=boot, sequence=1, at=at(sent_s - 3600), interval_s=10
+        )  # its clock is an hour behind
+        beat = Beat("a", POOL, at(heard_s), at(heard_s + 30), encode(heartbeat))
+        return heard.work_of(beat, record, lateness).at
+
+    assert sent_and_heard(0, 1) == at(1)
+    assert sent_and_heard(10, 11) == at(11)
+    assert sent_and_heard(20, 28) == at(21)
+    assert sent_and_heard(0, 28, "boot-2") == at(28), "nothing is known of another boot's clock"
+
+
 @pytest.mark.parametrize(
     ("heard_beat", "idle"),
     [
@@ -246,7 +264,7 @@ def beat(*processes: int | None, generation: int = 1, seconds: float = 0.0) -> B
     ids=["none has a process", "one has", "one cannot be read", "no gpus", "another machine", "never heard", "garbage"],
 )
 def test_only_a_process_count_of_zero_everywhere_is_idle(heard_beat: Beat | None, idle: bool | None) -> None:
-    assert heard.work_of(heard_beat, node("a").record).idle is idle
+    assert heard.work_of(heard_beat, node("a").record, heard.Lateness()).idle is idle
 
 
 def test_idleness_counts_from_the_first_idle_heartbeat_without_a_break() -> None:

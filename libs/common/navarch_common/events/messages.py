@@ -33,7 +33,7 @@ class FromNode(Message, frozen=True, kw_only=True, omit_defaults=True):
     sequence: Sequence
     """Rises by at least one with each message of its kind in a boot: heartbeats and reports count apart."""
     at: datetime
-    """The node's own clock: shown to people, never used to judge."""
+    """The node's own clock: shown to people, and held against nothing but itself."""
 
 
 class Heartbeat(FromNode, frozen=True, kw_only=True, omit_defaults=True, tag="heartbeat.v1"):

@@ -8,6 +8,7 @@ what has ended.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from navarch_autoscaler.service import AutoscalerService
 from navarch_autoscaler.settings import AutoscalerSettings
 from navarch_common.config.load import Loaded
 from navarch_common.errors import NavarchError
+from navarch_common.guard_file import MemoryGuardFile
 from navarch_common.model.base import Service
 from navarch_common.process import leaves
 from navarch_common.run import Deps, RunningService, Surroundings, deps_over, run_beside
@@ -60,6 +62,8 @@ class Copy:
         self.bus: SimBus | None = None
         self.running: Mapping[Service, RunningService] = {}
         self.deps: Deps | None = None
+        self._guard_file = MemoryGuardFile()
+        """On its disk: it outlives every life."""
         self._graves: list[object] = []
 
     @property
@@ -121,6 +125,7 @@ class Copy:
             instance=instance,
             first_config_wait_s=0.0,
         )
+        deps = replace(deps, guard_file=self._guard_file)
         running = {service: plane.build(service, deps.named(service)) for service in self.services}
         self.deps, self.running = deps, running
         work: dict[str, Coroutine[Any, Any, None]] = {
