@@ -12,6 +12,7 @@ from fixtures.world import World, make_world
 from navarch_api.client import Client
 from navarch_api.errors import ClientError
 from navarch_common.model.node import NODE, Phase
+from navarch_common.store.base import StoreUnavailable
 from navarch_common.told import CHECKED_FOR, HORIZON
 from navarch_provisioner.settings import Timings
 from support.apart import Apart, apart
@@ -79,6 +80,28 @@ async def test_the_event_of_a_nodes_phase_that_was_lost_is_told_again_once(world
     stored = await world.store.get(NODE.key(first))
     assert stored is not None
     assert stored.revision >= again[0].rev
+
+
+async def test_a_store_that_goes_away_meanwhile_is_said_so_and_the_next_pass_tells_it(world: World) -> None:
+    rig = Rig(world, timings=quick())
+    async with rig.running():
+        [first] = await rig.grow(1)
+        retelling, workers = rig.service._retelling, rig.service._workers
+
+        async def away(_: object) -> bool:
+            raise StoreUnavailable("the store does not answer")
+
+        [(worker, _)] = workers.values()
+        commit, worker.commit = worker.commit, away  # type: ignore[method-assign]
+        await lose(world, "node.active", first)
+        world.advance(CHECKED_FOR.total_seconds())
+        await rig.beat(first)
+        await until(lambda: retelling.last is not None and bool(retelling.last.error), "a pass that failed")
+        assert retelling.last is not None
+        assert retelling.last.error == "the store does not answer"
+        worker.commit = commit  # type: ignore[method-assign]
+        await until(lambda: retelling.last is not None and not retelling.last.error, "a pass that did not")
+    assert "node.active" in await kinds_of(world, first)
 
 
 async def test_after_the_loss_of_all_streams_everything_that_holds_is_told_again(world: World) -> None:

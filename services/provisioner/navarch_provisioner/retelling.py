@@ -17,7 +17,7 @@ from navarch_common.events import kinds
 from navarch_common.model.health import HEALTH
 from navarch_common.model.node import NODE, NodeRecord
 from navarch_common.run import Deps
-from navarch_common.store.base import Commit, Stored
+from navarch_common.store.base import Commit, Stored, StoreError
 from navarch_common.told import CHECKED_FOR, Look, Told, Word
 from navarch_provisioner.news import ACTOR, Why
 from navarch_provisioner.pool import PoolWorker
@@ -59,11 +59,15 @@ class Retelling:
         now = self._deps.clock.now()
         due = [(worker, stored) for worker, stored in records if self._is_due(stored.record, look, now)]
         free = asyncio.Semaphore(AT_ONCE)
-        async with asyncio.TaskGroup() as tasks:
-            checks = [
-                tasks.create_task(self._check(worker, stored, free), name=f"told {stored.record.node}")
-                for worker, stored in due[:NODES_MAX]
-            ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                checks = [
+                    tasks.create_task(self._check(worker, stored, free), name=f"told {stored.record.node}")
+                    for worker, stored in due[:NODES_MAX]
+                ]
+        except* StoreError as group:
+            # One failure is as good as many: the store is away.
+            raise group.exceptions[0] from None
         if self._leads():
             await self._compare()
         return {"checked": len(checks), "told": sum(check.result() for check in checks), "left": len(due) - len(checks)}
