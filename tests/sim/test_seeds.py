@@ -48,6 +48,7 @@ FOUND_LATER = {
 FOUND_IN_STORIES = {
     5144: "a heartbeat that waited in a process that stood still proved a node idle that work had come to since",
     5267: "a pool's hold was lost with the store while the bus was away, and processes of this world had no disk to keep it on",
+    6693: "an adopted node that was broken waited for the place in the budget that its own predecessor kept for it",
 }
 """The same, of seeds as they are drawn now."""
 

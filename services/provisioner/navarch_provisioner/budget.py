@@ -78,4 +78,10 @@ def _under_way(pool: PoolView, holder: str) -> bool:
         if successor is None:
             return view.record.replaced_by is not None or view.phase is not Phase.ACTIVE
         return successor.phase in COMING
-    return any(other.record.replaces == holder and other.phase in COMING for other in pool.living)
+    return any(other.record.replaces == holder and _comes(other) for other in pool.living)
+
+
+def _comes(successor: NodeView) -> bool:
+    """Not one that was adopted and is broken: it needs a place of its own before it can go, and would wait for this one."""
+    broken = successor.phase is Phase.VALIDATING and successor.record.launch is None and successor.failed
+    return successor.phase in COMING and not broken

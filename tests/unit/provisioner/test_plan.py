@@ -469,3 +469,15 @@ def test_a_cordon_asked_for_again_without_a_reason_keeps_the_first_reason() -> N
     step = one(plan(asked, NOW))
     assert record_of(step, "a").cordons == held
     assert not step.emit
+
+
+def test_an_adopted_node_that_is_broken_gets_the_place_that_its_predecessor_kept_for_it() -> None:
+    """Else each would wait for the other. Found by the simulator (seed 6693)."""
+    broken = node("b", Phase.VALIDATING, launch=None, replaces="a", health="failed", registration=registration())
+    [step] = [
+        step for step in plan(pool(broken, desired=1, replacing=frozenset("a")), at(100)).steps if step.act == "refund"
+    ]
+    assert step.refund == (Refund("replace/training", "a"),)
+    coming = node("b", Phase.VALIDATING, launch=None, replaces="a", registration=registration())
+    held = plan(pool(coming, desired=1, replacing=frozenset("a")), at(100))
+    assert not [step for step in held.steps if step.act == "refund"]
