@@ -82,7 +82,9 @@ async def test_the_event_of_a_nodes_phase_that_was_lost_is_told_again_once(world
     assert stored.revision >= again[0].rev
 
 
-async def test_a_store_that_goes_away_meanwhile_is_said_so_and_the_next_pass_tells_it(world: World) -> None:
+async def test_a_store_that_goes_away_meanwhile_is_said_so_and_the_next_pass_tells_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = Rig(world, timings=quick())
     async with rig.running():
         [first] = await rig.grow(1)
@@ -92,14 +94,14 @@ async def test_a_store_that_goes_away_meanwhile_is_said_so_and_the_next_pass_tel
             raise StoreUnavailable("the store does not answer")
 
         [(worker, _)] = workers.values()
-        commit, worker.commit = worker.commit, away  # type: ignore[method-assign]
+        monkeypatch.setattr(worker, "commit", away)
         await lose(world, "node.active", first)
         world.advance(CHECKED_FOR.total_seconds())
         await rig.beat(first)
         await until(lambda: retelling.last is not None and bool(retelling.last.error), "a pass that failed")
         assert retelling.last is not None
         assert retelling.last.error == "the store does not answer"
-        worker.commit = commit  # type: ignore[method-assign]
+        monkeypatch.undo()
         await until(lambda: retelling.last is not None and not retelling.last.error, "a pass that did not")
     assert "node.active" in await kinds_of(world, first)
 

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from navarch_common.events import BadMessage, decode
 from navarch_common.events.messages import Heartbeat
@@ -19,6 +19,9 @@ class Lateness:
     LATELY = 16
     """So many heartbeats back. A clock that is set back makes as many of them look late, and no more."""
 
+    MOST = timedelta(hours=1)
+    """Older is as good as never heard, whatever year a clock said before."""
+
     def __init__(self) -> None:
         self._took: dict[str, tuple[str, deque[timedelta]]] = {}
 
@@ -27,8 +30,9 @@ class Lateness:
         if boot != heartbeat.boot_id:
             took = deque[timedelta](maxlen=self.LATELY)
             self._took[heartbeat.node] = heartbeat.boot_id, took
-        took.append(heard_at - heartbeat.at)
-        return took[-1] - min(took)
+        at = heartbeat.at if heartbeat.at.tzinfo else heartbeat.at.replace(tzinfo=UTC)
+        took.append(heard_at - at)
+        return min(took[-1] - min(took), self.MOST)
 
     def keep(self, nodes: Collection[str]) -> None:
         """Forgets all others."""

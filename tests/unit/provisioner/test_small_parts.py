@@ -247,6 +247,8 @@ def test_a_heartbeat_that_was_late_says_what_was_when_it_was_sent() -> None:
     assert sent_and_heard(0, 1) == at(1)
     assert sent_and_heard(10, 11) == at(11)
     assert sent_and_heard(20, 28) == at(21)
+    sent_and_heard(86400 * 365 * 7000, 30)
+    assert sent_and_heard(40, 41) == at(41 - 3600), "a clock that was in another millennium"
     assert sent_and_heard(0, 28, "boot-2") == at(28), "nothing is known of another boot's clock"
 
 
