@@ -1,9 +1,10 @@
 """Publishes what committers could not: the net under every commit.
 
-It repairs this: an event is durable in the outbox, its commit is over five seconds old (or of this process, which could
-not publish it), and the event is not known to be published. Every process runs one; they may all send the same entry, since the stream knows its id. An entry older than
-half the stream's memory of ids is first compared with the last message of its subject. Entries of one order (a node, a
-pool) go out one after the other; one that fails stops its order until the next pass, and no other.
+It repairs this: an event is durable in the outbox, its commit is over five seconds old (or of this process, which
+could not publish it), and the event is not known to be published. Every process runs one; they may all send the same
+entry, since the stream knows its id. An entry older than half the stream's memory of ids is first compared with the
+last message of its subject. Entries of one order (a node, a pool) go out one after the other; one that fails stops its
+order until the next pass, and no other.
 """
 
 import asyncio

@@ -45,7 +45,8 @@ def seeds_command(
 ) -> None:
     """Run N seeds: each a world of its own in virtual time, with the real services in it and faults of its own.
 
-    Exit status 1 where a promise was broken; after Ctrl-C what came of those that were run is shown. A seed is the same for ever: run it again with `--from S` and N = 1.
+    Exit status 1 where a promise was broken; after Ctrl-C what came of those that were run is shown. A seed is the
+    same for ever: run it again with `--from S` and N = 1.
     """
     if plant and plant not in PLANTS:
         raise Failure(f"there is no plant {plant!r:.60}: expected one of {', '.join(PLANTS)}", WRONG)
