@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 
 import psutil
 import pytest
 from msgspec import structs
+from typer.testing import CliRunner
 
+from navarch_sim.virtual import commands
 from navarch_sim.virtual.coverage import MEANT, is_meant
 from navarch_sim.virtual.options import BAD_IMAGE, MORE_RATES, MORE_RATIOS, RATES, RATIOS, draw, draw_first, draw_second
 from navarch_sim.virtual.plants import PLANTS
-from navarch_sim.virtual.seed import run_seed
+from navarch_sim.virtual.seed import Report, run_seed
 from support.fleet import BIN
 
 REGRESSIONS = {
@@ -151,11 +154,12 @@ def test_no_worker_outlives_a_command_that_is_killed() -> None:
     assert not alive
 
 
-def test_after_ctrl_c_what_came_of_the_seeds_that_were_run_is_shown() -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_ctrl_c_what_came_of_the_seeds_that_were_run_is_shown(jobs: int) -> None:
     # Where the tests run in the background, SIGINT is ignored, and stays so in what they start.
     heeding = ["env", "--default-signal=INT", str(BIN / "navarch")]
     command = subprocess.Popen(
-        [*heeding, "sim", "seeds", "100000", "--jobs", "1", "-o", "json"],
+        [*heeding, "sim", "seeds", "100000", "--jobs", str(jobs), "-o", "json"],
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -164,6 +168,28 @@ def test_after_ctrl_c_what_came_of_the_seeds_that_were_run_is_shown() -> None:
     told, _ = command.communicate(timeout=60)
     assert command.returncode == 130
     assert 0 <= json.loads(told)["seeds"] < 100_000
+
+
+def test_ctrl_c_is_heeded_too_where_an_exception_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = run_seed(1, story=False)
+
+    class Pressing:
+        def __del__(self) -> None:  # out of a finalizer no exception comes
+            signal.raise_signal(signal.SIGINT)
+
+    def reports(seeds: range, **_: object) -> Generator[Report, None, None]:
+        for _seed in seeds:
+            Pressing()
+            yield report
+
+    monkeypatch.setattr(commands, "run_seeds", reports)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = CliRunner().invoke(commands.sim, ["seeds", "1000", "-o", "json"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.exit_code == 130
+    assert json.loads(done.stdout)["seeds"] == 1
 
 
 def test_the_command_prints_one_document_that_scripts_can_read() -> None:

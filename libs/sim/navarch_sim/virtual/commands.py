@@ -1,8 +1,10 @@
 """`navarch sim`: the services in a simulated world that goes wrong in every way, seed by seed."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from types import FrameType
 from typing import Annotated
 
 import msgspec
@@ -51,21 +53,20 @@ def seeds_command(
     if plant and plant not in PLANTS:
         raise Failure(f"there is no plant {plant!r:.60}: expected one of {', '.join(PLANTS)}", WRONG)
     tally = Tally()
-    interrupt: KeyboardInterrupt | None = None
-    with _progress(count, session.output) as advance:
-        try:
-            for report in run_seeds(range(first, first + count), jobs=jobs or cores(), plant=plant):
-                tally.take(report)
-                advance(len(tally.failed))
-        except KeyboardInterrupt as pressed:
-            interrupt = pressed
+    reports = run_seeds(range(first, first + count), jobs=jobs or cores(), plant=plant)
+    with _progress(count, session.output) as advance, _ctrl_c() as pressed, closing(reports):
+        for report in reports:
+            tally.take(report)
+            advance(len(tally.failed))
+            if pressed():
+                break
     summary = tally.summary()
     if session.output in {Output.JSON, Output.YAML}:
         show_data(msgspec.to_builtins(summary), session.output)
     else:
         _tell(summary, tally.failed, plant, whole=history)
-    if interrupt is not None:
-        raise interrupt
+    if pressed():
+        raise KeyboardInterrupt
     if summary.violations:
         raise typer.Exit(NOT_DONE)
 
@@ -78,6 +79,26 @@ def plants_command(session: Session) -> None:
         return
     for planted in PLANTS.values():
         typer.echo(planted.name if session.output is Output.NAME else f"{planted.name:<20} {planted.text}")
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Yields what says whether Ctrl-C was pressed. An exception in the middle of a seed would be lost where it hits the
+    finalizer of some object, so the seeds under way end first; who presses twice waits for nothing."""
+    pressed = False
+
+    def press(number: int, _frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(number, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # which it is in the background
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
