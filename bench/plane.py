@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +53,13 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def plane(config: str, *, ready_s: float = 60.0) -> AsyncIterator[Plane]:
-    """Runs `control-plane` with this configuration; stops it, and its machines, at the end."""
-    with tempfile.TemporaryDirectory(prefix="navarch-bench-") as directory:
-        data_dir, file = Path(directory) / "data", Path(directory) / "navarch.yaml"
+async def plane(config: str, *, directory: str | None = None, ready_s: float = 60.0) -> AsyncIterator[Plane]:
+    """Runs `control-plane` with this configuration; stops it, and its machines, at the end. What it keeps is in
+    `directory`, or in one that goes with it."""
+    with nullcontext(directory) if directory else tempfile.TemporaryDirectory(prefix="navarch-bench-") as place:
+        data_dir, file = Path(place) / "data", Path(place) / "navarch.yaml"
         file.write_text(config)
-        with (Path(directory) / "log").open("wb") as log:
+        with (Path(place) / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 str(BIN / "control-plane"), "--config", str(file), "--data-dir", str(data_dir), "--log-level", "warning",
                 "--http", f"127.0.0.1:{free_port()}", "--grpc", f"127.0.0.1:{free_port()}",
@@ -66,7 +67,7 @@ async def plane(config: str, *, ready_s: float = 60.0) -> AsyncIterator[Plane]:
                 env={**os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', '')}"},
             )  # fmt: skip
             try:
-                runtime = await _ready(process, data_dir / "runtime.json", Path(directory) / "log", ready_s)
+                runtime = await _ready(process, data_dir / "runtime.json", Path(place) / "log", ready_s)
                 async with AsyncClient(runtime["http"], actor="operator:bench") as client:
                     yield Plane(process.pid, data_dir, runtime["http"], runtime["nats"], runtime["redis"], client)
             finally:

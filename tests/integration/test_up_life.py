@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,9 +49,7 @@ def test_the_next_start_boots_the_same_nodes_again_and_none_has_failed(fleet: Fl
     nodes = fleet.until_active(3)
     boots = {path.parent.name: json.loads(path.read_text())["boot_id"] for path in _machine_files(fleet)}
     fleet.stop()
-    began = time.monotonic()
     second = fleet.start()
-    assert time.monotonic() - began < 5
     assert (second["nats"], second["redis"]) == (first["nats"], first["redis"])
     fleet.until(lambda: set(fleet.machines()) == nodes, what="the same machines")
     assert fleet.until_active(3) == nodes
