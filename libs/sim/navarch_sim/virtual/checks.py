@@ -375,7 +375,7 @@ class Checks:
         active = {r.instance.instance_id for r in nodes.values() if r.phase is Phase.ACTIVE and r.instance is not None}
         for machine in self._sky.machines.values():
             record = nodes.get(machine.request.node)
-            kept = record is not None and record.pool in short and record.phase in _IN_SERVICE
+            kept = record is not None and record.pool in short and _is_replaced_first(record)
             if machine.power != "ended" and machine.instance_id not in active and not kept:
                 yield "no-leak", f"{machine.instance_id} of {machine.request.node} is paid for and is no active node's"
         living = {machine.request.node for machine in self._sky.on()}
@@ -425,3 +425,8 @@ class Checks:
     def _health(self, node: str) -> HealthRecord | None:
         value = self._stores.contents.values.get(HEALTH.key(node).path)
         return None if value is None else msgspec.json.decode(split_value(value).data, type=HealthRecord)
+
+
+def _is_replaced_first(record: NodeRecord) -> bool:
+    """Whether such a node goes when another has come: one in service, or one that was adopted, found broken or not."""
+    return record.phase in _IN_SERVICE or (record.phase is Phase.VALIDATING and record.launch is None)

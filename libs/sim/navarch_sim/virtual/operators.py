@@ -11,18 +11,21 @@ from typing import Any
 
 from navarch_common.bus.base import BusError
 from navarch_common.errors import NavarchError
-from navarch_common.model.node import NODE, Phase
-from navarch_common.model.pool import SUPPLY
+from navarch_common.model.leak import LEAK
+from navarch_common.model.node import ENDED, NODE, Phase
+from navarch_common.model.pool import POOL, SUPPLY
 from navarch_gateway.asks import (
     ChangeAsk,
     FreezeAsk,
     HoldAsk,
+    LeakAsk,
     LeaveSafeModeAsk,
     NodeAsk,
     PoolAsk,
     ReleaseAsk,
     UnfreezeAsk,
 )
+from navarch_provisioner.breaker import STARTS
 from navarch_sim.virtual.air import WORLD, later
 from navarch_sim.virtual.ground import Ground
 from navarch_sim.virtual.options import Options
@@ -31,7 +34,7 @@ from navarch_sim.virtual.plane import GatewayIndoors, Plane
 
 OPERATOR = "operator:sim"
 OPERATOR_WAITS_S = 60.0
-"""In safe mode, until whoever can be heard has been."""
+"""Until what was to mend itself has: whoever can be heard in safe mode has been."""
 APPROVER_LOOKS_S = 5.0
 COMING_OR_GOING = frozenset({Phase.BOOTING, Phase.VALIDATING, Phase.DRAINING})
 """Where a node stays for moments only, and few faults find it."""
@@ -194,7 +197,10 @@ class Operators:
                     await self.ask(lambda g, n=record.node, a=wish: g.fleet.acts.wish_node(n, a, OPERATOR))  # type: ignore[misc]
             for target in self._held_once:
                 await self._release(target)
-            await self._give_up_the_mute()
+            if self._loop.time() - self.calm_since_s >= OPERATOR_WAITS_S:
+                await self._give_up_the_mute()
+                await self._adopt_the_forgotten()
+                await self._close_what_nothing_closes()
             await asyncio.sleep(20.0)
 
     async def _give_up_the_mute(self) -> None:
@@ -203,10 +209,30 @@ class Operators:
         at one without a driver, ends it, too."""
         useless = self._sky.doomed | self._sky.bare
         mute = [machine for machine in self._sky.on() if machine.instance_id in useless]
-        if mute and self._loop.time() - self.calm_since_s >= OPERATOR_WAITS_S:
+        if mute:
             leave = LeaveSafeModeAsk(reason="what has not been heard never boots")
             await self.ask(lambda g: g.fleet.steering.leave_safe_mode(leave, OPERATOR))
             named = {machine.request.node for machine in mute}
             for record in self._stores.all_of(NODE):
                 if record.node in named and record.launch is None and record.phase in (Phase.BOOTING, Phase.VALIDATING):
                     await self._wish_for(record.node, "terminate", force=True)
+
+    async def _adopt_the_forgotten(self) -> None:
+        """A store that went back while the bus was away, too, has nobody to tell it so: a machine that only it knew of is
+        reported as a leak. Who reads that adopts it."""
+        reported = [r for r in self._stores.all_of(LEAK) if r.kind == "unrecorded" and r.fate == "report"]
+        if reported:
+            ask = LeakAsk(machines=tuple(f"{record.provider}/{record.instance_id}" for record in reported))
+            await self.ask(lambda g: g.fleet.steering.wish("adopt", ask, OPERATOR))
+
+    async def _close_what_nothing_closes(self) -> None:
+        """A breaker that opened because machines failed to start closes with one that starts. Where a pool has more nodes
+        than it needs none will, and none of the others goes: who is told of it, and finds nothing wrong any more, closes it.
+        """
+        for supply in self._stores.all_of(SUPPLY):
+            size = next((record for record in self._stores.all_of(POOL) if record.pool == supply.pool), None)
+            living = [r for r in self._stores.all_of(NODE) if r.pool == supply.pool and r.phase not in ENDED]
+            spare = size is not None and len(living) > size.desired and all(r.phase is Phase.ACTIVE for r in living)
+            if spare and supply.breaker is not None and supply.breaker.code == STARTS:
+                ask = PoolAsk(verb="close-breaker")
+                await self.ask(lambda g, p=supply.pool, a=ask: g.fleet.acts.wish_pool(p, a, OPERATOR))  # type: ignore[misc]
