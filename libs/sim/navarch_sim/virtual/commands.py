@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from navarch_cli.output import show_data
 from navarch_cli.session import NOT_DONE, WRONG, Failure, Output, Session, command
 from navarch_sim.virtual.checks import INVARIANTS
+from navarch_sim.virtual.endurance import Endured, endure, lose, quiet, silence_zone
 from navarch_sim.virtual.plants import PLANTS
-from navarch_sim.virtual.runs import Summary, Tally, cores, run_seeds
-from navarch_sim.virtual.seed import Report
+from navarch_sim.virtual.runs import Summary, Tally, be_quiet, cores, run_seeds
+from navarch_sim.virtual.seed import Report, World
 
 HISTORY_LINES = 60
 """Of a broken run, the last so many lines are shown; `--history` shows all."""
@@ -54,10 +55,10 @@ def seeds_command(
         raise Failure(f"there is no plant {plant!r:.60}: expected one of {', '.join(PLANTS)}", WRONG)
     tally = Tally()
     reports = run_seeds(range(first, first + count), jobs=jobs or cores(), plant=plant)
-    with _progress(count, session.output) as advance, _ctrl_c() as pressed, closing(reports):
+    with _bar("seeds", count, session.output) as advance, _ctrl_c() as pressed, closing(reports):
         for report in reports:
             tally.take(report)
-            advance(len(tally.failed))
+            advance(1, f"{len(tally.failed)} failed" if tally.failed else "")
             if pressed():
                 break
     summary = tally.summary()
@@ -69,6 +70,68 @@ def seeds_command(
         raise KeyboardInterrupt
     if summary.violations:
         raise typer.Exit(NOT_DONE)
+
+
+@command(sim, "soak")
+def soak_command(
+    session: Session,
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=1, max=100_000, help="How many.")] = 1000,
+    hours: Annotated[float, typer.Option("--hours", metavar="H", min=0.01, max=10_000, help="How long.")] = 24.0,
+    heartbeat: Annotated[
+        float, typer.Option("--heartbeat", metavar="S", min=0.1, max=300, help="Seconds between heartbeats.")
+    ] = 10.0,
+    loss: Annotated[float, typer.Option("--loss", metavar="P", min=0, max=100, help="Percent that is lost.")] = 0.0,
+    silent_zone: Annotated[
+        float,
+        typer.Option("--silent-zone", metavar="S", min=0, help="A third of them falls silent at once for S seconds."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="SEED", min=0, help="The same seed has the same trace.")] = 1,
+) -> None:
+    """Run a large, quiet fleet for a long virtual time: no machine may go that is only not heard.
+
+    Exit status 1 where a machine was replaced or called failed, or a promise broken; after Ctrl-C what came of the time so
+    far is shown.
+    """
+    options = quiet(nodes, heartbeat_s=heartbeat)
+
+    def begin(world: World) -> None:
+        lose(loss / 100)(world)
+        if silent_zone:
+            silence_zone(options.pools[0].zones[0], silent_zone)(world)
+
+    seconds = hours * 3600.0
+    with _bar("hours", hours, session.output) as advance, _ctrl_c() as pressed:
+        passed_s = 0.0
+
+        def look(now_s: float) -> bool:
+            nonlocal passed_s
+            advance((now_s - passed_s) / 3600, "")
+            passed_s = now_s
+            return not pressed()
+
+        be_quiet()
+        came = endure(seed, options, seconds, begin, look)
+    if session.output in {Output.JSON, Output.YAML}:
+        show_data(msgspec.to_builtins(came), session.output)
+    else:
+        _tell_soak(came, loss)
+    if pressed():
+        raise KeyboardInterrupt
+    if not came.unharmed:
+        raise typer.Exit(NOT_DONE)
+
+
+def _tell_soak(came: Endured, loss: float) -> None:
+    told = ", ".join(f"{count} {kind}" for kind, count in came.events.items()) or "nothing"
+    rate = came.lasted_s / came.wall_s if came.wall_s else 0.0
+    typer.echo(
+        f"{came.nodes} nodes, {came.lasted_s / 3600:.2f} simulated hours in {came.wall_s:.0f} s ({rate:.0f} times as fast)"
+    )
+    typer.echo(f"{came.heartbeats} heartbeats heard, {loss:g} % of all messages lost; told of: {told}")
+    typer.echo(f"{came.made} machines made, {came.ended} ended")
+    typer.echo(f"trace {came.digest}")
+    if came.violation:
+        typer.echo(f"broken: {came.violation}")
 
 
 @command(sim, "plants")
@@ -102,15 +165,15 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress(count: int, output: Output) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, for what takes long; yields what moves it, and says how many failed."""
+def _bar(what: str, total: float, output: Output) -> Iterator[Callable[[float, str], None]]:
+    """A bar on a terminal, for what takes long; yields what moves it, and says what is to be known of it."""
     shown = sys.stderr.isatty() and output is not Output.NAME
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("seeds", total=count)
+        task = bar.add_task(what, total=total)
 
-        def advance(failed: int) -> None:
-            bar.update(task, advance=1, description=f"seeds, {failed} failed" if failed else "seeds")
+        def advance(by: float, news: str) -> None:
+            bar.update(task, advance=by, description=f"{what}, {news}" if news else what)
 
         yield advance
 

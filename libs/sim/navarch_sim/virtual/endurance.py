@@ -24,6 +24,8 @@ class Endured(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it."""
 
     nodes: int
+    lasted_s: float
+    """Simulated seconds since all nodes were active."""
     simulated_s: float
     wall_s: float
     heartbeats: int
@@ -35,10 +37,21 @@ class Endured(msgspec.Struct, frozen=True, kw_only=True):
     ended: int
     """Machines that were ended by a call."""
     digest: str
+    """Of all that happened: the same for the same seed and world."""
     violation: str
+
+    @property
+    def unharmed(self) -> bool:
+        """No machine more than at first, none ended, nobody called failed, no promise broken."""
+        failed = self.events.get("node.failed", 0)
+        return (self.made, self.ended, failed, self.violation) == (self.nodes, 0, 0, "")
 
 
 POOL_NODES = 50
+LOOK_S = 60.0
+"""Simulated seconds between two looks at what came of it so far."""
+Look = Callable[[float], bool]
+"""Told how many simulated seconds have passed since all were active; False ends it."""
 
 
 def quiet(nodes: int, *, zones: int = 3, heartbeat_s: float = 10.0) -> Options:
@@ -60,18 +73,25 @@ def quiet(nodes: int, *, zones: int = 3, heartbeat_s: float = 10.0) -> Options:
     )
 
 
-def endure(seed: int, options: Options, seconds: float, begin: Callable[[World], None] = lambda _: None) -> Endured:
-    """Lets all nodes become active, then lets `begin` change the world, then lets `seconds` pass."""
+def endure(
+    seed: int,
+    options: Options,
+    seconds: float,
+    begin: Callable[[World], None] = lambda _: None,
+    look: Look = lambda _: True,
+) -> Endured:
+    """Lets all nodes become active, then lets `begin` change the world, then lets `seconds` pass, or fewer where `look`
+    says so or a promise is broken."""
     with no_collections():
-        return _endured(seed, options, seconds, begin)
+        return _endured(seed, options, seconds, begin, look)
 
 
-def _endured(seed: int, options: Options, seconds: float, begin: Callable[[World], None]) -> Endured:
+def _endured(seed: int, options: Options, seconds: float, begin: Callable[[World], None], look: Look) -> Endured:
     loop = loop_of(seed)
     world = World(loop, seed, options)
     started = time.perf_counter()
     try:
-        heard, since = loop.run_until_complete(_endure(world, seconds, begin))
+        heard, since, active_at_s = loop.run_until_complete(_endure(world, seconds, begin, look))
         events = _told_since(world, since)
     finally:
         abandon(loop)
@@ -80,6 +100,7 @@ def _endured(seed: int, options: Options, seconds: float, begin: Callable[[World
     broken = world.checks.first
     return Endured(
         nodes=sum(pool.nodes for pool in options.pools),
+        lasted_s=loop.time() - active_at_s,
         simulated_s=loop.time(),
         wall_s=time.perf_counter() - started,
         heartbeats=heard,
@@ -91,18 +112,23 @@ def _endured(seed: int, options: Options, seconds: float, begin: Callable[[World
     )
 
 
-async def _endure(world: World, seconds: float, begin: Callable[[World], None]) -> tuple[int, int]:
+async def _endure(world: World, seconds: float, begin: Callable[[World], None], look: Look) -> tuple[int, int, float]:
+    """Heartbeats heard, the last event before it began, and when that was."""
     world.start()
     async with asyncio.timeout(READY_WITHIN_S):
         while next(world.checks.unsettled(), None) is not None:
             await asyncio.sleep(10.0)
             world.checks.listen()
     since = world.ground.buses.streams[world.ground.subjects.stream("EVENTS")].last_sequence
+    began_s = world.loop.time()
     begin(world)
-    await asyncio.sleep(seconds)
-    world.checks.listen()
+    while (left_s := began_s + seconds - world.loop.time()) > 0 and world.checks.first is None:
+        await asyncio.sleep(min(LOOK_S, left_s))
+        world.checks.listen()
+        if not look(world.loop.time() - began_s):
+            break
     heard = [service.status()["heartbeats"] for service in world.plane.running("health")]
-    return sum(int(str(count)) for count in heard), since
+    return sum(int(str(count)) for count in heard), since, began_s
 
 
 def _told_since(world: World, since: int) -> dict[str, int]:

@@ -93,7 +93,7 @@ def coverage(faults: Counter[str], edges: dict[str, Counter[str]]) -> dict[str, 
 def run_seeds(seeds: range, *, jobs: int, plant: str = "", story: bool = True) -> Generator[Report, None, None]:
     """Reports as they come. With a plant, nothing new is begun after the first broken promise."""
     if jobs == 1 or len(seeds) == 1:
-        _be_quiet()
+        be_quiet()
         for seed in seeds:
             report = _one(seed, plant, story)
             yield report
@@ -137,7 +137,7 @@ def _prepare() -> None:
     after each seed took a tenth of the time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    _be_quiet()
+    be_quiet()
     gc.freeze()
 
 
@@ -149,7 +149,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Services log every decision; a simulated world has its history instead."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
