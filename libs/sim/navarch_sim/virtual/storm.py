@@ -430,8 +430,9 @@ class Storm:
             plug.machine.driver.work(1)
 
         def end() -> None:
-            plug.machine.driver.work(0)
             span.end_s = min(span.end_s, self._loop.time())
+            if self._truth.busy_since(record.node, self._loop.time()) is None:
+                plug.machine.driver.work(0)
 
         self.last(self._rng.uniform(10.0, 90.0), "work", begin, end)
 
