@@ -7,7 +7,8 @@ what fails, they are launched one at a time.
 
 After a pause one replacement is let through, the *canary*, and a new one after a longer pause where it fails. Its success
 closes the breaker. So does an operator, or nodes that are well again. Where the pool has nodes enough without the failed
-ones, nothing takes their place: then one of them goes in each turn, until no more are unhealthy than may be.
+ones, or they were replaced before it opened, nothing takes their place: then one of them goes in each turn, until no more
+are unhealthy than may be.
 """
 
 from dataclasses import replace

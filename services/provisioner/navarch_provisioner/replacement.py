@@ -310,13 +310,11 @@ def _plan_another(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[s
 def _terminate(pool: PoolView, view: NodeView, successor: NodeView | None, now: datetime) -> Step | Blocked:
     progress = view.record.drain
     assert progress is not None
-    # It began before the breaker opened. A replacement that is planned, without surge, waits for this node, so the two of
-    # them are a canary; so is a node that nothing replaces. Else they would hold their place in the budget for ever.
+    # It began before the breaker opened, and goes as a canary: together with a replacement that is still to come (one that
+    # is planned, without surge, waits for this node), else alone. Else nothing might ever close the breaker.
     canary = ""
-    if progress.cause == "fault" and view.record.replaced_by is None:
-        canary = view.node
-    elif progress.cause == "fault" and successor is not None and successor.phase is Phase.PLANNED:
-        canary = successor.node
+    if progress.cause == "fault":
+        canary = view.node if successor is None or successor.phase is Phase.ACTIVE else successor.node
     forbidden = gates.no_disruption(pool, now, view, replaced=bool(canary))
     if forbidden is not None:
         return Blocked(view.node, forbidden)

@@ -179,6 +179,26 @@ def test_without_surge_a_replacement_that_was_begun_before_waits_for_its_turn() 
     assert waits(found)["a"] == waits(found)["b"] == "breaker-open"
 
 
+def test_of_those_that_were_replaced_before_it_opened_one_goes_in_each_turn() -> None:
+    """Else they would be paid for, and keep it open, for ever. Found by the simulator (seed 10962)."""
+
+    def view(retry_at: float) -> PoolView:
+        return pool(
+            draining("a", "fault", replaced_by="n"), node("n", replaces="a"),
+            draining("b", "fault", replaced_by="m"), node("m", replaces="b"),
+            draining("c", "fault", replaced_by="o"), node("o", replaces="c"),
+            desired=3, supply=opened(retry_at=retry_at), replacing=frozenset("abc"),
+        )  # fmt: skip
+
+    found = plan(view(retry_at=999), NOW)
+    [step] = [step for step in found.steps if step.act == "terminate"]
+    turn = supply_of(step).breaker
+    assert turn is not None
+    assert (step.node, turn.canary, turn.retry_at > NOW) == ("a", "a", True)
+    assert waits(found)["b"] == waits(found)["c"] == "breaker-open"
+    assert waits(plan(view(retry_at=2000), NOW))["a"] == "breaker-open"
+
+
 def test_a_node_that_once_took_anothers_place_is_stopped_like_any_other() -> None:
     """Why it came is no reason why it should go. Found by the simulator (seed 9)."""
     new = node(
