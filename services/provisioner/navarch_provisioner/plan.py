@@ -277,8 +277,20 @@ def _validating(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str
         return Blocked(view.node, Why("silent", "it was found healthy and fell silent before it was taken into use"))
     given_up = _given_up(pool, view, now)
     if given_up is not None:
-        return given_up
+        return _silent(pool, view, now) or given_up
     return Blocked(view.node, Why("validating", f"waits for health, which finds it {view.status.value}", "health"))
+
+
+def _silent(pool: PoolView, view: NodeView, now: datetime) -> Blocked | None:
+    """A node that is not heard cannot prove itself, and silence is no proof against it before its deadline is over."""
+    heard_at = max(view.work.at or view.record.phase_since, view.record.phase_since)
+    silent_for = now - heard_at
+    if view.gone or silent_for <= pool.settings.heartbeat_timeout or silent_for >= pool.settings.silence_deadline:
+        return None
+    seconds = silent_for.total_seconds()
+    return Blocked(
+        view.node, Why("silent", f"it has not been heard for {seconds:.0f} s: its time is up only after more of that")
+    )
 
 
 def _activate(pool: PoolView, view: NodeView, now: datetime) -> Step:

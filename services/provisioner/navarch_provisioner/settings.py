@@ -67,6 +67,8 @@ class ProvisionerSettings:
     """`limits:` at the top of the file; those of providers and pools stand with them."""
     heartbeat_interval: timedelta = timedelta(seconds=5)
     heartbeat_timeout: timedelta = timedelta(seconds=15)
+    silence_deadline: timedelta = timedelta(minutes=5)
+    """Silence after which a node that never was found healthy is given up."""
     health_check_interval: timedelta = timedelta(seconds=60)
     nats_url: str = ""
     """Where machines reach the bus."""
@@ -88,6 +90,7 @@ class ProvisionerSettings:
             fleet_limits=config.limits,
             heartbeat_interval=config.server.heartbeat_interval,
             heartbeat_timeout=config.server.heartbeat_timeout,
+            silence_deadline=config.server.silence_deadline,
             health_check_interval=config.server.health_check_interval,
             nats_url=config.bus.external_url or nats_url or config.bus.url or "",
             subject_prefix=config.bus.prefix,
