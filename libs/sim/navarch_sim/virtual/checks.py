@@ -234,8 +234,8 @@ class Checks:
         kind = "command-result" if isinstance(report, CommandResult) else kind
         id_ = f"{report.boot_id[:64]}-{kind}-{report.sequence}"
         record = self._nodes.get(report.node)
-        if id_ in self._taken_in or record is None:
-            return
+        if id_ in self._taken_in or record is None or not self._sky.machine_of(report.node):
+            return  # Of a machine that is no more, a record that came back has nothing to know.
         if record.generation == report.generation and record.phase not in ENDED:
             self.fail("kept", f"the report {id_} of {report.node} was acknowledged and is on no record")
 
