@@ -53,6 +53,8 @@ FOUND_IN_STORIES = {
     5267: "a pool's hold was lost with the store while the bus was away, and processes of this world had no disk to keep it on",
     6641: "a store went back while the bus was away, and the machine that it forgot was only reported: who reads it adopts it",
     6692: "a breaker that failed starts had opened stayed open over a pool that needed none, and kept its spare nodes",
+    11125: "a report of a machine that had been ended was dropped, and its record came back with an older store",
+    11440: "a failure that an earlier boot had reported was forgotten with the store, and its machine taken into use again",
     10982: "a zone went dark over a node that had just registered, and it was ended as one that is never found healthy",
     10962: "three nodes were replaced, then the breaker opened over them, and none could go to close it",
     6693: "an adopted node that was broken waited for the place in the budget that its own predecessor kept for it",

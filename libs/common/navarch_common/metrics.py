@@ -65,6 +65,7 @@ CATALOGUE = (
         "Events that the bus had lost and that were told again.",
         ("service",),
     ),
+    Metric("navarch_failures_remembered_total", "counter", "Failures that the store had forgotten and events told of."),
     Metric("navarch_reconcile_seconds", "histogram", "How long one pass of a loop took.", ("service",)),
     Metric("navarch_reconcile_failures_total", "counter", "Passes that failed.", ("service",)),
     Metric("navarch_config_generation", "gauge", "The configuration in force here.", ("service",)),

@@ -11,12 +11,15 @@ one before, and everything that still holds is told again.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from navarch_common.bus.base import Bus
+from navarch_common.events import BadMessage
 from navarch_common.events.base import Event
+from navarch_common.events.codec import decode_event
 from navarch_common.events.kinds import NodeLaunchFailed, NodePlanned, NodeTerminated
 from navarch_common.events.subjects import EVENTS_KEPT, Subjects
 from navarch_common.store.base import StateStore
@@ -27,6 +30,7 @@ WAITING_MAX = 1000
 """With more than so many events in the outbox the bus is the trouble: nothing is judged missing."""
 CHECKED_FOR = timedelta(minutes=10)
 """An event that was found is looked for again only after this."""
+E = TypeVar("E", bound=Event)
 _ENDS = (NodeLaunchFailed, NodeTerminated)
 
 
@@ -74,6 +78,20 @@ class Told:
         """The last event of one kind about one node. Raises `BusError`."""
         _, _, what = kind.KIND.partition(".")
         return await self._word(self._subjects.events_of(kind="node", what=what, pool=pool, node=node))
+
+    async def last_event(self, kind: type[E], pool: str, node: str) -> E | None:
+        """The last event of one kind about one node, whole; None also where it is of a release that tells it otherwise.
+        Raises `BusError`."""
+        _, _, what = kind.KIND.partition(".")
+        subject = self._subjects.events_of(kind="node", what=what, pool=pool, node=node)
+        message = await self._bus.last_message(self._stream, subject)
+        if message is None:
+            return None
+        try:
+            event = decode_event(message.data)
+        except BadMessage:
+            return None  # anyone may publish there; what is no event tells nothing
+        return event if isinstance(event, kind) and (event.pool, event.node) == (pool, node) else None
 
     async def last_of_all(self) -> Word | None:
         """The last event about any node. Raises `BusError`."""

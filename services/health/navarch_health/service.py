@@ -21,6 +21,7 @@ from navarch_health.hearing import Hearing
 from navarch_health.observer import Observer
 from navarch_health.policy_file import PolicyFile, PolicyUnusable
 from navarch_health.probing import Probing
+from navarch_health.remembering import Remembering
 from navarch_health.reports import Reports
 from navarch_health.retelling import Retelling
 from navarch_health.settings import HealthSettings
@@ -32,6 +33,7 @@ log = structlog.get_logger("navarch.health")
 OBSERVE_S: Final = 0.25
 POLICY_S: Final = 5.0
 RETELL: Final = timedelta(seconds=15)
+REMEMBER: Final = timedelta(seconds=5)
 
 
 class HealthService:
@@ -55,7 +57,14 @@ class HealthService:
         self._retelling = Reconciler(
             "health/retelling", Retelling(deps, self._fleet).step, RETELL, deps.clock, deps.metrics
         )
-        loops = (self._reconciler, self._retelling)
+        self._remembering = Reconciler(
+            "health/remembering",
+            Remembering(deps, self._fleet, self._verdicts).step,
+            REMEMBER,
+            deps.clock,
+            deps.metrics,
+        )
+        loops = (self._reconciler, self._retelling, self._remembering)
         member = Member(lambda: self.ready, lambda: [(loop.name, loop.last) for loop in loops], self._facts)
         self._presence = Presence(deps, "health", member)
 
@@ -93,6 +102,7 @@ class HealthService:
             tasks.create_task(self._reports.run(), name="health-reports")
             tasks.create_task(self._reconciler.run(), name="health-watch")
             tasks.create_task(self._retelling.run(), name="health-retelling")
+            tasks.create_task(self._remembering.run(), name="health-remembering")
             tasks.create_task(self._probing.run(), name="health-probes")
             tasks.create_task(self._attend(), name="health-attention")
             tasks.create_task(self._follow(f"{self._deps.subjects.prefix}.events.node.>"), name="health-events")
