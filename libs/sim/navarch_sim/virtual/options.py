@@ -118,12 +118,23 @@ RARE: dict[str, dict[str, float]] = {
 }
 """Stories in which seldom edges of a node's life are walked often, and the highest rate or ratio of what they are made of."""
 RARE_RATIO = 0.25
-_ALL_RATES = {*RATES, *MORE_RATES}
+RARER: dict[str, dict[str, float]] = {
+    "forgotten-launches": {"rollback-in-passing": 8.0, "xid-in-passing": 6.0, "demand": 12.0},
+    "no-driver": {"no-driver": 0.7, "never-boots": 0.2, "demand": 8.0},
+}
+"""More of them, drawn apart."""
+RARER_RATIO = 0.15
+_ALL_RATES = {*RATES, *MORE_RATES, "rollback-in-passing"}
 BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "never-boots": 0.4, "dies-young": 0.4}
 
 
 def draw(seed: int) -> Options:
     """The options of a seed: the same for ever."""
+    return with_rarer(seed, draw_third(seed))
+
+
+def draw_third(seed: int) -> Options:
+    """Without the stories of `RARER`, which came last."""
     return with_rare(seed, draw_second(seed))
 
 
@@ -230,17 +241,32 @@ def with_bad_image(seed: int, options: Options) -> Options:
 def with_rare(seed: int, options: Options) -> Options:
     """One of the stories of `RARE`, where the seed has it, and a little of many faults around it."""
     rng = random.Random(f"rare/{seed}")
-    if rng.random() >= RARE_RATIO:
+    return _with_story(rng, options, RARE, registration_s=60.0) if rng.random() < RARE_RATIO else options
+
+
+def with_rarer(seed: int, options: Options) -> Options:
+    """The same, of the stories of `RARER`. A machine has less time to register, so that more of them run out of it, and there
+    are more of them."""
+    rng = random.Random(f"rarer/{seed}")
+    if rng.random() >= RARER_RATIO:
         return options
-    story = rng.choice(list(RARE))
+    told = _with_story(rng, options, RARER, registration_s=40.0)
+    pools = tuple(msgspec.structs.replace(pool, nodes=max(pool.nodes, 4)) for pool in told.pools)
+    return msgspec.structs.replace(told, pools=pools, heartbeat_s=min(told.heartbeat_s, 5.0))
+
+
+def _with_story(
+    rng: random.Random, options: Options, stories: dict[str, dict[str, float]], *, registration_s: float
+) -> Options:
+    story = stories[rng.choice(list(stories))]
     little = {name: 0.3 * rng.random() * top for name, top in {**RATES, **MORE_RATES}.items() if rng.random() < 0.6}
     few = {name: 0.2 * rng.random() * top for name, top in {**RATIOS, **MORE_RATIOS}.items() if rng.random() < 0.5}
-    of_story = {name: rng.uniform(0.5, 1.0) * top for name, top in RARE[story].items()}
+    of_story = {name: rng.uniform(0.5, 1.0) * top for name, top in story.items()}
     return msgspec.structs.replace(
         options,
         storm_s=max(options.storm_s, rng.uniform(110.0, 160.0)),
         boot_s=min(options.boot_s, 20.0),
-        registration_s=60.0,
+        registration_s=registration_s,
         rates={**options.rates, **little, **{name: top for name, top in of_story.items() if name in _ALL_RATES}},
         ratios={**options.ratios, **few, **{name: top for name, top in of_story.items() if name not in _ALL_RATES}},
     )

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from navarch_agent.inject import xid_line
 from navarch_common.model.node import NODE, NodeRecord, Phase
 from navarch_common.store.base import Commit
+from navarch_common.store.memory import Contents
 from navarch_sim.virtual.air import WORLD, later
 from navarch_sim.virtual.checks import Checks
 from navarch_sim.virtual.ground import Ground
@@ -21,6 +22,7 @@ from navarch_sim.virtual.orders import Orders
 from navarch_sim.virtual.plane import Plane
 from navarch_sim.virtual.process import OWNER, SimProcess
 from navarch_sim.virtual.sky import Plug
+from navarch_sim.virtual.storage import Applied
 from navarch_sim.virtual.truth import Span
 
 SEEN_AFTER_S = 60.0
@@ -241,21 +243,35 @@ class Storm:
 
     async def _rollback(self) -> None:
         """A failover to a replica that lags behind: the last moments are forgotten, acknowledged or not."""
-        backup = self._stores.backup()
-        lost_s = self._rng.choice((0.1, 1.0, 5.0, 30.0))
-        await asyncio.sleep(lost_s)
-        self._coverage.met("rollback")
-        self._history.note("server", f"the store forgets the last {lost_s} s")
-        self._stores.roll_back(backup)
-        self._checks.forget()
+        await self._go_back("rollback", self._stores.backup(), self._rng.choice((0.1, 1.0, 5.0, 30.0)))
 
     async def _deep_rollback(self) -> None:
         """A failover to a replica that was cut off long ago: of machines that were made since, nothing is known."""
-        backup = self._stores.backup()
-        lost_s = self._rng.uniform(20.0, 90.0)
+        await self._go_back("deep-rollback", self._stores.backup(), self._rng.uniform(20.0, 90.0))
+
+    async def _rollback_in_passing(self) -> None:
+        """A failover to a replica that has heard of an intent, and of nothing since."""
+        intended: asyncio.Future[Contents] = self._loop.create_future()
+
+        def listen(applied: Applied) -> None:
+            records = (record for record in applied.commit.put.values() if isinstance(record, NodeRecord))
+            if not intended.done() and any(record.phase is Phase.PLANNED for record in records):
+                intended.set_result(self._stores.backup())
+
+        self._stores.on_commit.append(listen)
+        try:
+            async with asyncio.timeout(30.0):
+                backup = await intended
+        except TimeoutError:
+            return
+        finally:
+            self._stores.on_commit.remove(listen)
+        await self._go_back("rollback-in-passing", backup, self._rng.uniform(0.5, 25.0))
+
+    async def _go_back(self, fault: str, backup: Contents, lost_s: float) -> None:
         await asyncio.sleep(lost_s)
-        self._coverage.met("deep-rollback")
-        self._history.note("server", f"the store forgets the last {lost_s:.0f} s")
+        self._coverage.met(fault)
+        self._history.note("server", f"the store forgets the last {lost_s:.4g} s")
         self._stores.roll_back(backup)
         self._checks.forget()
 
