@@ -62,6 +62,19 @@ def test_where_all_is_well_nothing_is_said() -> None:
     assert violations(*good()) == []
 
 
+@pytest.mark.parametrize(("entered_at", "failure", "is_wrong"), [(5, "f1", False), (5, "f2", True), (9, "f1", True)])
+def test_a_failure_may_be_told_again_where_the_store_went_back_in_between(
+    entered_at: int, failure: str, is_wrong: bool
+) -> None:
+    books, deeds = good()
+    books.told += [
+        told("cluster.safe-mode-entered", "", entered_at),
+        told("node.failed", FAILED, 8, failure_id=failure),
+    ]
+    books.heard = {one.id for one in books.told}
+    assert bool([wrong for wrong in violations(books, deeds) if "failed 2 times" in wrong]) is is_wrong
+
+
 def test_the_same_event_may_come_twice() -> None:
     books, deeds = good()
     books.told.append(books.told[0])

@@ -46,6 +46,10 @@ class Told:
         return str(self.event["id"])
 
     @property
+    def rev(self) -> int:
+        return int(self.event["rev"])
+
+    @property
     def at(self) -> datetime:
         return datetime.fromisoformat(self.event["at"])
 
@@ -220,8 +224,9 @@ def _missing(books: Books, deeds: Deeds) -> list[str]:
 
 
 def _failures(books: Books, deeds: Deeds) -> list[str]:
-    """Who failed did so once and is gone; who was not broken did not fail."""
-    failed, on = books.of("node.failed"), _living(books)
+    """Who failed did so once and is gone; who was not broken did not fail. What a store that went back had forgotten is
+    judged anew, under the same id."""
+    failed, on = {node: _once(books, told) for node, told in books.of("node.failed").items()}, _living(books)
     wrong = [
         f"{node} was broken and its machine still lives: {_story(books, node)}"
         for node in sorted(deeds.broken)
@@ -234,6 +239,17 @@ def _failures(books: Books, deeds: Deeds) -> list[str]:
             wrong.append(f"{node} failed and was not broken: {_story(books, node)}")
     ids = Counter(one.event["failure_id"] for told in failed.values() for one in told)
     return wrong + [f"{count} events tell of failure {failure}" for failure, count in ids.items() if count > 1]
+
+
+def _once(books: Books, told: list[Told]) -> list[Told]:
+    """Without the repeats of failures that a safe mode came after."""
+    kept = told[:1]
+    for one in told[1:]:
+        last = kept[-1]
+        between = any(last.rev < entered.rev < one.rev for entered in books.of("cluster.safe-mode-entered")[""])
+        if not (between and one.event["failure_id"] == last.event["failure_id"]):
+            kept.append(one)
+    return kept
 
 
 def _ends(books: Books, deeds: Deeds) -> list[str]:

@@ -3,8 +3,8 @@
 A store that lost writes is rebuilt from its providers and from the agents, which report again what they kept of the boot
 that runs. What an earlier boot broke, nobody would report: the machine would be taken into use again as if it were well,
 although the whole world was told that it failed. So after each safe mode every watched node is held against the last
-`node.failed` that was told of it. One that nothing took back since is judged again as it was, and told again, with the same
-failure id.
+`node.failed` that was told of it. One that nothing took back since stands again, with the same failure id. It is not told
+again: whoever listens has heard of it.
 """
 
 from __future__ import annotations
@@ -131,8 +131,4 @@ def remembered(failed: NodeFailed, node: NodeRecord, before: HealthRecord, conte
     if change is None or change.record.status is not HealthStatus.UNHEALTHY:
         return None
     record = structs.replace(change.record, failure_id=failed.failure_id)
-    events = tuple(
-        structs.replace(event, failure_id=failed.failure_id) if isinstance(event, NodeFailed) else event
-        for event in change.events
-    )
-    return Change(record, events, class_changed=change.class_changed)
+    return Change(record, class_changed=change.class_changed)

@@ -212,7 +212,9 @@ class Checks:
             return
         self._failed[record.node] = record.failure_id
         self._ever_failed.add(record.node)
-        if not any(event.failure_id == record.failure_id for event in told):
+        self.listen()
+        before = (record.node, record.failure_id) in self.failed_told
+        if not before and not any(event.failure_id == record.failure_id for event in told):
             self.fail("failure-told", f"{record.node} was found failed ({record.code}), and nothing tells of it")
 
     # --- at each report that a service says it is done with ---
