@@ -141,6 +141,26 @@ async def test_a_machine_that_cannot_register_while_the_bus_is_away_from_us_is_n
     assert await world.events("node.registration-timeout") == []
 
 
+async def test_a_node_is_not_given_up_while_a_report_of_it_waits_with_somebody(world: World) -> None:
+    """A copy that stands still may hold its registration. Found by the simulator (seed 13598)."""
+    reports = world.buses.streams["NAVARCH_REPORTS"]
+    rig = Rig(world)
+    async with rig.running():
+        await rig.desire(1)
+        await rig.reach(lambda rs: [r for r in rs if r.phase is Phase.BOOTING], "a machine that boots")
+        (record,) = await rig.nodes()
+        # Nobody here takes what is for health: it is as a report that somebody took and does not acknowledge.
+        await world.bus.publish_durable(world.subjects.report(record.node, "health"), b"{}", msg_id="waits")
+        await rig.pass_time(700)
+        await rig.reach(lambda rs: rs[0].blocked is not None and rs[0].blocked.code == "report-waits", "the wait")
+        assert (await rig.nodes())[0].phase is Phase.BOOTING
+        for message in list(reports.select((), 0)):
+            reports.remove(message.sequence)
+        await rig.pass_time(5)
+        await rig.phase(record.node, Phase.TERMINATED)
+    assert len(await world.events("node.registration-timeout")) == 1
+
+
 async def test_a_machine_that_vanished_is_refilled_once_health_says_that_it_failed(world: World) -> None:
     async with Rig(world).running() as rig:
         names = await rig.grow(2)

@@ -21,7 +21,7 @@ from navarch_common.model.base import AnyKey, Record
 from navarch_common.model.node import NODE, NodeRecord, Phase
 from navarch_common.model.pool import CHANGES_MAX, SUPPLY, Change, SupplyRecord
 from navarch_common.model.wish import CHANGE_WISH, ChangeWish, Outcome
-from navarch_provisioner import budget, lifecycle
+from navarch_provisioner import budget, gates, lifecycle
 from navarch_provisioner.answers import answer
 from navarch_provisioner.news import Why, enter, note, tell, tell_pool
 from navarch_provisioner.steps import Blocked, Step
@@ -207,7 +207,7 @@ def _cancel(pool: PoolView, asked: ChangeWish, held: set[str], now: datetime) ->
 
 
 def _stop_replacement(pool: PoolView, view: NodeView, asked: ChangeWish, now: datetime) -> Step:
-    """The failed node stays, cordoned; its replacement is dropped, or, where it is a machine already, one node more."""
+    """The failed node stays, cordoned; its replacement is dropped, or, where it is, or may be, a machine already, one node more."""
     wish = asked.wish
     why = Why(
         "cancelled", f"{wish.actor} stopped its replacement" + (f": {wish.reason}" if wish.reason else ""), wish.actor
@@ -222,7 +222,7 @@ def _stop_replacement(pool: PoolView, view: NodeView, asked: ChangeWish, now: da
     successor = pool.replacement_of(view)
     if successor is not None:
         expect[successor.key] = successor.revision
-        if successor.phase is Phase.PLANNED:
+        if successor.phase is Phase.PLANNED and gates.no_dropping(pool) is None:
             dropped = lifecycle.launch_failed(successor.record, pool.cluster, why, now)
             put[successor.key], events = dropped.record, dropped.events
         else:

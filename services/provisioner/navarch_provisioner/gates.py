@@ -62,6 +62,11 @@ def no_launch(view: PoolView, now: datetime, replaces: NodeView | None = None) -
     return no_call(view, now, replaces) or _backing_off(view, now)
 
 
+def no_dropping(view: PoolView) -> Why | None:
+    """Why an intent that was never launched, as far as its record knows, may not be dropped, or None."""
+    return Why("safe-mode", "safe mode: the store may have forgotten its launch") if view.safe_mode else None
+
+
 def no_termination(view: PoolView, now: datetime) -> Why | None:
     """Why nothing may be terminated, or None. Binds what is under way and what operators ask for, too."""
     return forbidden(view.guards, view.meta, "terminate", view.pool, now)

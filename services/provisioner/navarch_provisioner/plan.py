@@ -221,7 +221,7 @@ def _planned(pool: PoolView, view: NodeView, now: datetime, _: Iterator[str]) ->
     launch = lifecycle.require_launch(view.record)
     if _rests(pool, view, now, "launch"):
         return None
-    if sizing.not_needed(pool, view):
+    if sizing.not_needed(pool, view) and gates.no_dropping(pool) is None:
         return sizing.cancel(pool, view, now)
     forbidden = gates.no_call(pool, now, view) or replacement.held_back(pool, view, now)
     if forbidden is not None:
@@ -313,10 +313,11 @@ def _given_up(pool: PoolView, view: NodeView, now: datetime) -> Decision:
         why = Why("provider-gone", "its provider says that the machine is gone before it was usable")
         changed = lifecycle.terminated(view.record, pool.cluster, why, now)
         return _failed_start(pool, view, changed, why, now, gone=True)
-    rebuilt_at = pool.meta.safe_mode_left_at if pool.meta else None
-    why_late = lifecycle.overdue(view.record, now, pool.config.registration_timeout, rebuilt_at=rebuilt_at)
+    why_late = lifecycle.overdue(view.record, now, pool.config.registration_timeout, rebuilt_at=pool.rebuilt_at)
     if why_late is None or not pool.settled(now):
         return None
+    if view.node in pool.unread:
+        return Blocked(view.node, Why("report-waits", "its time is up, and a report of it waits to be taken in"))
     held = gates.held(pool, view, now)
     if held is not None:
         return Blocked(view.node, held)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeAlias
 
+from navarch_common.bus.base import BusError
 from navarch_common.guarding import Guards
 from navarch_common.guards import newest
 from navarch_common.ids import new_node_id
@@ -21,7 +22,7 @@ from navarch_common.model.pool import GUARD, POOL, SUPPLY, VERDICTS
 from navarch_common.model.wish import CHANGE_WISH, NODE_WISHES, POOL_WISH, NodeWishes
 from navarch_common.run import Deps
 from navarch_common.store.base import ABSENT, Beat, Since, StateStore, Stored
-from navarch_provisioner import budget, limits
+from navarch_provisioner import budget, lifecycle, limits
 from navarch_provisioner.heard import IdleWatch, Lateness, work_of
 from navarch_provisioner.settings import ProvisionerSettings
 from navarch_provisioner.view import NodeView, PoolView, Work
@@ -30,6 +31,8 @@ from navarch_provisioner.workload.base import SchedulerUnavailable, WorkloadNoti
 FRESH_IDS = 64
 """Node ids that one pass may use."""
 READ_TIMEOUT_S = 10.0
+ASK_S = 2.0
+"""So long the bus may take to say what waits."""
 CHUNK = 500
 HEAR_ALL_EVERY = timedelta(seconds=1)
 """Heartbeats of the whole pool are looked at no more often than health writes them."""
@@ -153,7 +156,30 @@ class PoolReader:
                 watching_since=memory.watching_since,
                 fresh_ids=_Mint(self._pool, self._deps.rng),
             )
-            return await self._with_work(view, memory, notifier)
+            view = await self._with_work(view, memory, notifier)
+        return replace(view, unread=await self._unread(view))
+
+    async def _unread(self, view: PoolView) -> frozenset[str]:
+        """A copy that stands still may hold what would have been in time; until somebody else gets it, it is in the
+        stream. Asked for those alone that are about to be given up."""
+        if view.config is None:
+            return frozenset()
+        now, timeout = self._deps.clock.now(), view.config.registration_timeout
+        unread = {
+            node.node
+            for node in view.nodes.values()
+            if lifecycle.overdue(node.record, now, timeout, rebuilt_at=view.rebuilt_at) is not None
+        }
+        subjects = self._deps.subjects
+        try:
+            async with asyncio.timeout(ASK_S):
+                for name in sorted(unread):
+                    subject = f"{subjects.prefix}.reports.{name}.*"
+                    if await self._deps.bus.last_message(subjects.stream("REPORTS"), subject) is None:
+                        unread.discard(name)
+        except (BusError, TimeoutError):
+            pass  # who was not asked for may have said something
+        return frozenset(unread)
 
     async def _records(self, settings: ProvisionerSettings) -> PoolView:
         now = self._deps.clock.now()

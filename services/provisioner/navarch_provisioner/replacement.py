@@ -348,8 +348,12 @@ def refund_unless_coming(pool: PoolView, view: NodeView) -> tuple[Refund, ...]:
     return () if successor is not None and successor.phase in COMING else budget.refund(pool, view.node)
 
 
-def _call_off(pool: PoolView, view: NodeView, now: datetime) -> Step:
+def _call_off(pool: PoolView, view: NodeView, now: datetime) -> Step | Blocked:
     """The verdict was taken back in time: it stays. An intent to replace it that was never launched is dropped."""
+    successor = pool.replacement_of(view)
+    kept = gates.no_dropping(pool) if successor is not None and successor.phase is Phase.PLANNED else None
+    if kept is not None:
+        return Blocked(view.node, kept)
     why = Why("recovered", f"health finds it {view.status.value} again: it is kept", HEALTH)
     cordons = {holder: cordon for holder, cordon in view.record.cordons.items() if holder != HEALTH}
     record = enter(
@@ -359,7 +363,6 @@ def _call_off(pool: PoolView, view: NodeView, now: datetime) -> Step:
         tell(kinds.NodeUncordoned, record, pool.cluster, why, now, holder=HEALTH, still_held_by=tuple(sorted(cordons)))
     ]
     expect, put = view.expect(), {view.key: record}
-    successor = pool.replacement_of(view)
     if successor is not None and successor.phase is Phase.PLANNED:
         dropped = lifecycle.launch_failed(successor.record, pool.cluster, Why("not-needed", why.text, HEALTH), now)
         expect[successor.key] = successor.revision

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from navarch_common.model.cluster import SafeMode
-from navarch_common.model.node import NodeRecord, ProviderState
+from navarch_common.model.node import ENDED, NodeRecord, ProviderState
 from navarch_common.store.base import Beat
 from navarch_common.store.meta import heard_since
 from navarch_provisioner.adoption import is_intent
@@ -75,6 +75,10 @@ def enough(
             )
     if not ours:
         return True, Why("no-machines", "every provider gave a complete list, and no machine carries our tags")
+    # What a record says has ended has nobody who must be heard: such a machine is a leak, and safe mode collects none.
+    ours = [one for one in ours if one[1].tags.node not in nodes or nodes[one[1].tags.node].phase not in ENDED]
+    if not ours:
+        return True, Why("all-ended", "of every machine that carries our tags the node has ended")
     # A record that is still an intent was written before its machine was made, and the store has forgotten the rest.
     strangers = [
         (provider, machine)

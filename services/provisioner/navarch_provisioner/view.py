@@ -139,6 +139,8 @@ class PoolView:
     meta_revision: int = ABSENT
     commands: Mapping[str, CommandRecord] = field(default_factory=dict)
     command_revisions: Mapping[str, int] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    """Nodes whose time to be usable is up while a report of theirs waits to be taken in, or while nobody can tell."""
     replacing: frozenset[str] = frozenset()
     """Holders of the budget of concurrent replacements: the failed nodes that are being replaced."""
     replaced_lately: frozenset[str] = frozenset()
@@ -169,6 +171,11 @@ class PoolView:
         absence, its own or the bus's, the reports that wait must be read first."""
         enough = max(self.settings.heartbeat_timeout, AGENTS_TRY_AGAIN)
         return self.watching_since is None or now - self.watching_since >= enough
+
+    @property
+    def rebuilt_at(self) -> datetime | None:
+        """When safe mode ended."""
+        return self.meta.safe_mode_left_at if self.meta else None
 
     @property
     def living(self) -> list[NodeView]:

@@ -137,6 +137,9 @@ def _drain(pool: PoolView, view: NodeView, wish: Wish, now: datetime) -> Step:
 def _terminate(pool: PoolView, view: NodeView, wish: Wish, now: datetime) -> Step | Blocked:
     why = _why(wish, "terminate-wished")
     if view.phase is Phase.PLANNED:
+        kept = gates.no_dropping(pool)
+        if kept is not None:
+            return Blocked(view.node, kept)
         given_up = lifecycle.launch_failed(
             structs.replace(view.record, answers=answer(view.record.answers, wish.id, "accepted", why, now)),
             pool.cluster, Why("cancelled", why.text, wish.actor), now,

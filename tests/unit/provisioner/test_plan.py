@@ -17,7 +17,7 @@ from navarch_common.model.pool import Guard, SupplyRecord
 from navarch_common.store.base import Refund, Spend
 from navarch_provisioner.plan import plan
 from navarch_provisioner.steps import Plan, Step
-from navarch_provisioner.view import PoolView
+from navarch_provisioner.view import NodeView, PoolView
 from support.provisioner_pools import T0, at, busy, idle, instance, judged, node, pool, registration, wish
 
 NOW = at(100)
@@ -489,3 +489,26 @@ def test_an_adopted_node_that_is_broken_gets_the_place_that_its_predecessor_kept
     coming = node("b", Phase.VALIDATING, launch=None, replaces="a", registration=registration())
     held = plan(pool(coming, desired=1, replacing=frozenset("a")), at(100))
     assert not [step for step in held.steps if step.act == "refund"]
+
+
+SAFE = structs.replace(pool().meta, safe_mode=SafeMode(since=T0, code="store-rolled-back", reason="it was"))
+INTENT = node("a", Phase.PLANNED)
+RECOVERED = node(
+    "b", Phase.DRAINING, health="healthy", replaced_by="a",
+    drain=Drain(cause="fault", actor="health", since=at(0), deadline=at(9000)),
+)  # fmt: skip
+DROPS = [
+    ("one too many", (INTENT, node("b")), "give-up"),
+    ("an operator's wish", (node("a", Phase.PLANNED, wish=wish("terminate")),), "give-up"),
+    ("what it would replace is well again", (node("a", Phase.PLANNED, replaces="b"), RECOVERED), "cancel"),
+]
+
+
+@pytest.mark.parametrize(("views", "act"), [row[1:] for row in DROPS], ids=[row[0] for row in DROPS])
+def test_in_safe_mode_no_intent_is_dropped_for_the_store_may_have_forgotten_its_launch(
+    views: tuple[NodeView, ...], act: str
+) -> None:
+    """Its machine would be nobody's. Found by the simulator (seed 13375)."""
+    assert act in [step.act for step in plan(pool(*views, desired=1), at(100)).steps]
+    dropped = {step.act for step in plan(pool(*views, desired=1, meta=SAFE), at(100)).steps}
+    assert not dropped & {"give-up", "cancel"}

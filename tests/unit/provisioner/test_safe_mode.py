@@ -154,3 +154,12 @@ def test_a_node_has_its_whole_time_to_register_from_the_end_of_safe_mode() -> No
     assert lifecycle.overdue(view.record, late, timeout) is not None
     assert lifecycle.overdue(view.record, late, timeout, rebuilt_at=late - timedelta(minutes=9)) is None
     assert lifecycle.overdue(view.record, late, timeout, rebuilt_at=late - timeout) is not None
+
+
+def test_a_machine_whose_node_has_ended_need_not_be_heard() -> None:
+    """It is a leak, which nothing collects before safe mode is over."""
+    listed = {"cloud": [machine("a"), machine("b")]}
+    nodes = {**records("a"), "b": node("b", Phase.LAUNCH_FAILED).record}
+    assert judged(listed, nodes) == (False, "not-reported")
+    assert judged(listed, nodes, {"a": beat("a", 1)}) == (True, "all-reported")
+    assert judged({"cloud": [machine("b")]}, nodes) == (True, "all-ended")

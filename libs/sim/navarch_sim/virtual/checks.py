@@ -77,6 +77,8 @@ FATAL_XIDS = frozenset({64, 79})
 """Which no policy of this world judges otherwise, and nothing but its kernel line tells of."""
 
 _BEFORE_MACHINE = frozenset({Phase.PLANNED, Phase.LAUNCHING, Phase.LAUNCH_UNKNOWN})
+CALL_UNDER_WAY_S = 60.0
+"""A slow call to a cloud may take effect so long after it was decided."""
 _IN_SERVICE = frozenset({Phase.ACTIVE, Phase.DRAINING})
 _GOING = frozenset({*ENDED, Phase.TERMINATING, Phase.REGISTRATION_TIMEOUT})
 
@@ -106,6 +108,8 @@ class Checks:
         """Reports of agents that were seen in an inbox."""
         self._lives = 0
         """How often the store was put back."""
+        self._going: dict[str, tuple[float, NodeRecord]] = {}
+        """By node, when it was decided that its machine ends, and as what."""
         self._forgotten_us = 0
         """When it was last: an outbox that is gone keeps nobody's order."""
         self._from_before: frozenset[str] = frozenset()
@@ -181,6 +185,8 @@ class Checks:
             self.bounds.on_node(was, record, self._nodes, self._loop.time())
         if before is not None and was is not record.phase and not lifecycle.may_follow(before.phase, record.phase):
             self.fail("phases", f"{record.node} went from {before.phase} to {record.phase}, written by {who}")
+        if record.phase is Phase.TERMINATING and was is not record.phase:
+            self._going[record.node] = self._loop.time(), record
         lease = applied.commit.lease
         if applied.process is not None and not record.node.startswith("_"):
             held = self._stores.contents.leases.get(f"provisioner/{record.pool}")
@@ -289,6 +295,9 @@ class Checks:
     def _on_ended(self, machine: FakeMachine) -> None:
         node, now_s = machine.request.node, self._loop.time()
         record = self._nodes.get(node)
+        decided_s, going = self._going.get(node, (float("-inf"), record))
+        if record is not None and record.phase not in _GOING and now_s - decided_s < CALL_UNDER_WAY_S:
+            record = going  # A call that was under way when the store forgot why it was made.
         if record is None or record.instance is None or record.instance.instance_id != machine.instance_id:
             return  # A leak that was collected: `no-leak` and `one-machine` judge how it came to be.
         truth = self._truth.of(node)
