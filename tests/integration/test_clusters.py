@@ -205,6 +205,16 @@ async def published(bus: JetStreamBus, subjects: Subjects, number: int) -> PubAc
     return None
 
 
+async def stored_in(bus: JetStreamBus, subjects: Subjects) -> list[int]:
+    """What the events are, once a cluster that lost servers answers again."""
+    for _ in range(100):
+        with suppress(BusError):
+            async with bus.read(subjects.stream("EVENTS")) as messages:
+                return [int(message.data) async for message in messages]
+        await asyncio.sleep(0.2)
+    raise AssertionError("the stream cannot be read")
+
+
 @pytest.mark.parametrize("how", ["killed", "hung"])
 async def test_when_the_leader_of_the_events_is_gone_no_event_is_lost_or_doubled(
     cluster: NatsCluster, how: str
@@ -225,8 +235,7 @@ async def test_when_the_leader_of_the_events_is_gone_no_event_is_lost_or_doubled
             leader.resume() if how == "hung" else leader.start()
             await asyncio.sleep(1.0)
             end.set()
-        async with bus.read(subjects.stream("EVENTS")) as messages:
-            found = [int(message.data) async for message in messages]
+        found = await stored_in(bus, subjects)
         assert before > 10
         assert len(found) == len(set(found))
         assert set(stored) <= set(found)
@@ -242,13 +251,7 @@ async def test_all_three_may_be_killed_at_once_and_have_all_that_was_stored(clus
         stored = [number for number in range(200) if await published(bus, subjects, number)]
         cluster.kill()
         cluster.start()
-        found = list[int]()
-        for _ in range(100):
-            with suppress(BusError):
-                async with bus.read(subjects.stream("EVENTS")) as messages:
-                    found = [int(message.data) async for message in messages]
-                break
-            await asyncio.sleep(0.2)
+        found = await stored_in(bus, subjects)
         assert len(stored) == 200
         assert found == stored
     finally:

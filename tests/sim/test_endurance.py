@@ -12,7 +12,7 @@ from navarch_sim.virtual.endurance import endure, lose, quiet, silence_zone
 
 @pytest.mark.long
 def test_an_hour_in_which_every_fifth_heartbeat_is_lost_replaces_nobody() -> None:
-    after = endure(1, quiet(20), 3600.0, lose(0.2))
+    after = endure(1, quiet(20), 3660.0, lose(0.2, 3600.0))
     assert after.unharmed, after
     assert after.events["node.suspect"] > 10, "silence must have been noticed, or the test proves nothing"
     assert after.events["node.suspect"] == after.events["node.recovered"]

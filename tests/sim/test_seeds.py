@@ -131,6 +131,8 @@ def test_pairs_that_mean_nothing_are_left_out_of_what_never_met() -> None:
     assert not is_meant("planned>launching", "xid")
     assert is_meant("active>draining", "xid")
     assert is_meant("planned>launching", "crash")
+    assert not is_meant("booting>registration_timeout", "bus-outage")
+    assert is_meant("registration_timeout>terminating", "bus-outage")
 
 
 @pytest.mark.parametrize("seed", range(9001, 9011))

@@ -16,6 +16,8 @@ bear upon the edge, by what it breaks:
   found healthy or not, answers what it was told.
 - **Demand, and the loss of the stream that it comes by**, bear upon sizes: what is planned, dropped again, taken away and
   kept after all.
+- **Outages, and a store that goes back**, let nobody's time run out: who could not hear, or must rebuild, gives nobody up
+  before everyone has had time to speak again, which is longer than a fault is near.
 """
 
 import asyncio
@@ -68,9 +70,13 @@ MEANT: Final[dict[str, frozenset[str]]] = {
 """By fault, the edges that it bears upon; every edge where it is not named. The text above says why."""
 
 
+_OUT_OF_TIME = {"booting>registration_timeout", "validating>registration_timeout"}
+_BEGIN_ANEW = {"bus-outage", "store-outage", "rollback", "deep-rollback", "rollback-in-passing"}
+
+
 def is_meant(edge: str, fault: str) -> bool:
     """Whether it means something that this fault meets this edge."""
-    return edge in MEANT.get(fault, (edge,))
+    return edge in MEANT.get(fault, (edge,)) and not (edge in _OUT_OF_TIME and fault in _BEGIN_ANEW)
 
 
 class Coverage:

@@ -137,11 +137,13 @@ def _told_since(world: World, since: int) -> dict[str, int]:
     return dict(sorted(told.items()))
 
 
-def lose(ratio: float) -> Callable[[World], None]:
-    """From now on that part of all core messages is lost."""
+def lose(ratio: float, seconds: float | None = None) -> Callable[[World], None]:
+    """From now on, or for so long, that part of all core messages is lost."""
 
     def begin(world: World) -> None:
         world.ground.air.loss = ratio
+        if seconds is not None:
+            later(seconds, setattr, world.ground.air, "loss", 0.0)
 
     return begin
 
