@@ -92,6 +92,9 @@ async def story(rig: Rig, failed: list[str]) -> None:
     if not failed:
         failed.append((await rig.nodes(Phase.ACTIVE))[0].node)
         rig.world.advance(2)
+    judged = await rig.world.store.get(HEALTH.key(failed[0]))
+    if judged is None or judged.record.status is not HealthStatus.UNHEALTHY:
+        # Whoever told it before may have been killed between choosing the node and breaking it.
         await rig.fail(failed[0])
     await rig.reach(
         lambda rs: (

@@ -248,7 +248,7 @@ def test_a_plant_stops_the_command_at_the_first_seed_that_finds_it() -> None:
     told = json.loads(done.stdout)
     assert told["violations"][0]["invariant"] == "healthy-lives"
     assert set(told["violations"][0]) == {"seed", "invariant", "at_s"}
-    assert told["seeds"] < 20
+    assert told["seeds"] <= told["violations"][0]["seed"] + 4, "two were under way, and two were taken already"
 
 
 def test_plants_are_listed_for_scripts() -> None:
