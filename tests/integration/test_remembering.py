@@ -61,7 +61,7 @@ async def test_a_failure_that_the_store_forgot_stands_again_under_its_id(world: 
         again = await rig.service._remembering._step()
     assert (done, again["remembered"]) == ({"compared": 1, "remembered": 1}, 0)
     assert (found.failure_id, found.code, found.action) == (told.failure_id, "xid-79", told.action)
-    assert [event.failure_id for event in await world.events("node.failed")] == [told.failure_id]  # type: ignore[attr-defined]
+    assert await world.events("node.failed") == [told], "nobody is told again of what was told"
     assert found.failed
 
 
@@ -93,12 +93,14 @@ async def test_where_no_safe_mode_was_nothing_is_compared(world: World) -> None:
         assert await rig.service._remembering._step() == {"compared": 0, "remembered": 0}
 
 
+TOLD = NodeFailed(
+    at=T0, cluster="test", pool="training", node=NAME, reason="fell off", code="xid-79", actor="health", failure_id="f1",
+    cause="xid-79", entity="gpu:1", generation=1,
+)  # fmt: skip
+
+
 def failed(**fields: Any) -> NodeFailed:
-    values = {
-        "at": T0, "cluster": "test", "pool": "training", "node": NAME, "reason": "fell off", "code": "xid-79",
-        "actor": "health", "failure_id": "f1", "cause": "xid-79", "entity": "gpu:1", "generation": 1,
-    }  # fmt: skip
-    return NodeFailed(**{**values, **fields})  # type: ignore[arg-type]
+    return structs.replace(TOLD, **fields)
 
 
 BOOTED = booted(T0 + timedelta(seconds=9))

@@ -6,6 +6,7 @@ What is stale for lack of a reread costs nothing but a conflict: every commit na
 import asyncio
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeAlias
@@ -171,14 +172,13 @@ class PoolReader:
             if lifecycle.overdue(node.record, now, timeout, rebuilt_at=view.rebuilt_at) is not None
         }
         subjects = self._deps.subjects
-        try:
+        # Where the bus does not say in time, those not asked about count as waiting: nobody is given up on a guess.
+        with suppress(BusError, TimeoutError):
             async with asyncio.timeout(ASK_S):
                 for name in sorted(unread):
                     subject = f"{subjects.prefix}.reports.{name}.*"
                     if await self._deps.bus.last_message(subjects.stream("REPORTS"), subject) is None:
                         unread.discard(name)
-        except (BusError, TimeoutError):
-            pass  # who was not asked for may have said something
         return frozenset(unread)
 
     async def _records(self, settings: ProvisionerSettings) -> PoolView:

@@ -183,8 +183,7 @@ class Operators:
         """They take back what they did, and what was begun for them before comes to its end: cordons, pauses."""
         self.calm_since_s = self._loop.time()
         for pool in self._options.pools:
-            ask = PoolAsk(verb="resume")
-            while not await self.ask(lambda g, p=pool.name, a=ask: g.fleet.acts.wish_pool(p, a, OPERATOR)):  # type: ignore[misc]
+            while not await self._wish_for_pool(pool.name, PoolAsk(verb="resume")):
                 await asyncio.sleep(2.0)
         while True:
             # An answer may have been lost either way: what was asked for is asked for again until it is so.
@@ -217,6 +216,9 @@ class Operators:
                 if record.node in named and record.launch is None and record.phase in (Phase.BOOTING, Phase.VALIDATING):
                     await self._wish_for(record.node, "terminate", force=True)
 
+    async def _wish_for_pool(self, pool: str, ask: PoolAsk) -> bool:
+        return await self.ask(lambda g: g.fleet.acts.wish_pool(pool, ask, OPERATOR))
+
     async def _adopt_the_forgotten(self) -> None:
         """A store that went back while the bus was away, too, has nobody to tell it so: a machine that only it knew of is
         reported as a leak. Who reads that adopts it."""
@@ -234,5 +236,4 @@ class Operators:
             living = [r for r in self._stores.all_of(NODE) if r.pool == supply.pool and r.phase not in ENDED]
             spare = size is not None and len(living) > size.desired and all(r.phase is Phase.ACTIVE for r in living)
             if spare and supply.breaker is not None and supply.breaker.code == STARTS:
-                ask = PoolAsk(verb="close-breaker")
-                await self.ask(lambda g, p=supply.pool, a=ask: g.fleet.acts.wish_pool(p, a, OPERATOR))  # type: ignore[misc]
+                await self._wish_for_pool(supply.pool, PoolAsk(verb="close-breaker"))
