@@ -11,7 +11,7 @@ from fixtures.world import World, make_world
 from navarch_common.events.kinds import NodeFailed, NodeRecovered
 from navarch_common.model.health import HealthStatus
 from navarch_common.model.node import NODE, NodeRecord, Phase, Registration
-from navarch_common.store.base import Commit
+from navarch_common.store.base import Commit, Conflict
 from navarch_health.remembering import remembered, stands
 from support.health_rig import Rig
 from support.health_world import T0, context, node, record, registration, report, xid
@@ -63,6 +63,21 @@ async def test_a_failure_that_the_store_forgot_stands_again_under_its_id(world: 
     assert (found.failure_id, found.code, found.action) == (told.failure_id, "xid-79", told.action)
     assert await world.events("node.failed") == [told], "nobody is told again of what was told"
     assert found.failed
+
+
+async def test_who_is_outrun_by_another_commit_looks_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.plant((NODE.key(NAME), node(NAME)))
+    rig = Rig(world)
+
+    async def outrun(*_: object, **__: object) -> None:
+        raise Conflict(f"health/{NAME}", 1, 2)
+
+    async with rig.running():
+        await forget(world, rig)
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.service._verdicts, "change", outrun)
+            assert (await rig.service._remembering._step())["remembered"] == 0
+        assert (await rig.service._remembering._step())["remembered"] == 1
 
 
 async def test_what_was_taken_back_since_stays_so(world: World) -> None:

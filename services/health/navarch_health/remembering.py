@@ -60,7 +60,11 @@ class Remembering:
         ][:NODES_MAX]
         remembered = 0
         for node in due:
-            remembered += await self._look(node)
+            try:
+                remembered += await self._look(node)
+            except (UnknownNode, Conflict) as error:
+                log.info("failure looked for again with the next pass", node=node.node, why=str(error))
+                continue
             self._looked[node.node] = node.generation, doubted_at
         return {"compared": len(due), "remembered": remembered}
 
@@ -79,7 +83,7 @@ class Remembering:
         return health is not None and health.record.status is HealthStatus.UNHEALTHY
 
     async def _look(self, node: NodeRecord) -> bool:
-        """Whether a failure was forgotten."""
+        """Whether a failure was forgotten. Raises `UnknownNode`, `Conflict`, `BusError`, `StoreError`."""
         failed = await self._told.last_event(NodeFailed, node.pool, node.node)
         if failed is None or not stands(failed, node):
             return False
@@ -87,13 +91,9 @@ class Remembering:
             since = await self._told.last(kind, node.pool, node.node)
             if since is not None and since.rev > failed.rev:
                 return False
-        try:
-            change = await self._verdicts.change(
-                node.node, lambda now, before, context: remembered(failed, now, before, context), create=True
-            )
-        except (UnknownNode, Conflict) as error:
-            log.info("failure not remembered yet", node=node.node, why=str(error))
-            return False
+        change = await self._verdicts.change(
+            node.node, lambda now, before, context: remembered(failed, now, before, context), create=True
+        )
         if change is None or change.record.failure_id != failed.failure_id:
             return False
         log.warning(
