@@ -1,10 +1,13 @@
 """Subjects and patterns as NATS understands them: `*` stands for one token, a last `>` for one or more."""
 
 import re
+from functools import lru_cache
 
 from navarch_common.errors import NavarchError
 
 SUBJECT_LENGTH_MAX = 512
+REMEMBERED = 65_536
+"""Answers kept: a fleet speaks on the same subjects again and again."""
 
 _KV_KEY = re.compile(r"\A[-/_=a-zA-Z0-9]+(?:\.[-/_=a-zA-Z0-9]+)*\Z")
 
@@ -13,6 +16,7 @@ class BadSubject(NavarchError, ValueError):
     """A subject that no message can travel on."""
 
 
+@lru_cache(maxsize=REMEMBERED)
 def check_subject(subject: str) -> str:
     """Returns a subject to publish on. Raises `BadSubject` for empty tokens, wildcards, spaces and control characters."""
     good = 0 < len(subject) <= SUBJECT_LENGTH_MAX and all(_is_literal(part) for part in subject.split("."))
@@ -32,6 +36,7 @@ def _is_literal(part: str) -> bool:
     return bool(part) and part not in ("*", ">") and part.isprintable() and " " not in part
 
 
+@lru_cache(maxsize=REMEMBERED)
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subscription to `pattern` hears `subject`."""
     wanted, found = pattern.split("."), subject.split(".")
