@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from fixtures.world import World
+from navarch_common import copies
 from navarch_common.events import encode
 from navarch_common.events.kinds import MessageRejected, NodeFailed, NodeSuspect
 from navarch_common.events.messages import Probe, ProbeReply
@@ -532,6 +533,23 @@ async def test_a_silent_node_that_answers_probes_is_not_failed(world: World) -> 
         await rig.pass_time(45, NAMES[1:])
         assert (await rig.health(NAMES[0])).status == STATUS.UNHEALTHY
     assert Probe(node=NAMES[0], at=T0)
+
+
+async def test_a_copy_that_is_deaf_says_so_to_whoever_waits_for_its_verdicts(world: World) -> None:
+    async def deaf() -> list[str]:
+        await rig.service._presence.announce()
+        return [copy.deaf for copy in await copies.living(world.store, "health")]
+
+    rig = await fleet_of(world, *NAMES)
+    async with rig.running():
+        await settle(rig, *NAMES)
+        [just_started] = await deaf()
+        assert "just started" in just_started
+        await rig.pass_time(20, NAMES)
+        assert await deaf() == [""]
+        with without_bus(rig.deps):
+            [cut_off] = await deaf()
+            assert "bus" in cut_off
 
 
 async def test_a_whole_pool_that_falls_silent_at_once_is_nobodys_fault(world: World) -> None:

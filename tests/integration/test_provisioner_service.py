@@ -3,10 +3,12 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
 from fixtures.world import World
+from navarch_common.copies import CopyReport
 from navarch_common.model.cluster import COMMAND
 from navarch_common.model.health import HealthStatus
 from navarch_common.model.node import NODE, Phase, ProviderState
@@ -159,6 +161,30 @@ async def test_a_node_is_not_given_up_while_a_report_of_it_waits_with_somebody(w
         await rig.pass_time(5)
         await rig.phase(record.node, Phase.TERMINATED)
     assert len(await world.events("node.registration-timeout")) == 1
+
+
+async def test_a_machine_is_given_up_as_unhealthy_only_while_health_is_there_and_hears(world: World) -> None:
+    def health(**said: Any) -> bytes:
+        now = world.clock.now()
+        return msgspec.json.encode(CopyReport(service="health", instance="h1", since=now, at=now, **said))
+
+    async with Rig(world).running() as rig:
+        await rig.desire(1)
+        await rig.reach(lambda rs: any(r.phase is Phase.BOOTING for r in rs), "booting")
+        [new] = await rig.nodes()
+        await rig.register(new.node)
+        await rig.phase(new.node, Phase.VALIDATING)
+        for said in (None, health(), health(ready=True, deaf="it has just started")):
+            if said is not None:
+                await world.store.announce("health/h1", said, timedelta(hours=1))
+            await rig.pass_time(700, new.node)
+            await rig.reach(lambda rs: rs[0].blocked is not None and rs[0].blocked.code == "health-away", "the wait")
+            assert (await rig.node(new.node)).phase is Phase.VALIDATING
+        await world.store.announce("health/h1", health(ready=True), timedelta(hours=1))
+        await rig.pass_time(5, new.node)
+        await rig.phase(new.node, Phase.TERMINATED)
+    [event] = await world.events("node.registration-timeout")
+    assert event.code == "validation-timeout"
 
 
 async def test_a_machine_that_vanished_is_refilled_once_health_says_that_it_failed(world: World) -> None:

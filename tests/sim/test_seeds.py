@@ -75,6 +75,7 @@ FOUND_IN_STORIES = {
 FOUND_LAST = {
     13375: "in safe mode an operator ended an intent whose launch the store had forgotten: its machine was nobody's",
     13598: "machines were given up as never registered while a copy that stood still held their registrations",
+    14542: "machines were given up as never found healthy while all of health was away",
     14109: "a slow call ended a machine after the store had forgotten that it was to go",
 }
 """The same, of seeds as they are drawn now."""

@@ -1,7 +1,8 @@
 """Which copies of a service live, and how each is: every copy says so once a second, judged by the store's clock.
 
 A copy that says nothing for three seconds is gone: its pools are divided among the others (`leases`), and `navarch status`
-shows it no more. What it says of itself is for people; nothing is decided by it.
+shows it no more. What it says of itself is for people, but for `deaf`: while all of health is away or deaf, no machine can
+be found healthy, and none is given up for that.
 """
 
 import asyncio
@@ -54,6 +55,8 @@ class CopyReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When it started, by its own clock."""
     at: datetime
     ready: bool = False
+    deaf: str = ""
+    """Why it concludes nothing now from what it does not hear; empty where it does. Health's alone."""
     config_generation: int = 0
     results: tuple[Result, ...] = ()
     facts: dict[str, str | int | float | bool | None] = {}
@@ -68,6 +71,7 @@ class Member:
     results: Callable[[], Iterable[tuple[str, ReconcileResult | None]]]
     """Each loop's name with what its last pass did."""
     facts: Callable[[], Mapping[str, str | int | float | bool | None]] = dict
+    deaf: Callable[[], str] = str
 
 
 class Presence:
@@ -108,6 +112,7 @@ class Presence:
             since=self._since,
             at=self._deps.clock.now(),
             ready=self._member.ready(),
+            deaf=self._member.deaf()[:ERROR_MAX],
             config_generation=self._deps.config.current.generation,
             results=_results(self._member.results()),
             facts=dict(self._member.facts()),
@@ -121,9 +126,10 @@ class Presence:
             log.debug("copy not withdrawn; it is forgotten by itself", copy=self._name, error=str(error))
 
 
-async def living(store: StateStore) -> list[CopyReport]:
-    """Every copy of every service that lives. Raises `StoreError`."""
-    return [report for one in await store.announced() if (report := _read(one)) is not None]
+async def living(store: StateStore, service: Service | None = None) -> list[CopyReport]:
+    """Every copy that lives, of one service or of all. Raises `StoreError`."""
+    said = await store.announced(f"{service}/" if service else "")
+    return [report for one in said if (report := _read(one)) is not None]
 
 
 def _read(said: Announced) -> CopyReport | None:

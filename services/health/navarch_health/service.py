@@ -65,7 +65,7 @@ class HealthService:
             deps.metrics,
         )
         loops = (self._reconciler, self._retelling, self._remembering)
-        member = Member(lambda: self.ready, lambda: [(loop.name, loop.last) for loop in loops], self._facts)
+        member = Member(lambda: self.ready, lambda: [(loop.name, loop.last) for loop in loops], self._facts, self._deaf)
         self._presence = Presence(deps, "health", member)
 
     @property
@@ -90,6 +90,10 @@ class HealthService:
             "suspects": len(self._watch.suspects),
             "policy": self._reports.policy.name,
         }
+
+    def _deaf(self) -> str:
+        self._listen()  # a process that has just been resumed must not say what was so before
+        return self._watch.deaf(self._deps.clock.now())
 
     async def run(self) -> None:
         """Until cancelled."""

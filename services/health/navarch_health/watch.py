@@ -89,6 +89,14 @@ class Watch:
         decided = await self._judge(silent, now)
         return {"nodes": len(self._fleet.tracked), "silent": len(silent), **decided}
 
+    def deaf(self, now: datetime) -> str:
+        """Why nothing follows now from what is not heard; empty where something does."""
+        if self._hearing.listening_since is None:
+            return self._observer.deaf(now) or "heartbeats are not subscribed to"
+        if self._hearing.write_failures:
+            return self._observer.deaf(now) or "heartbeats cannot be written"
+        return self._observer.deaf(now)
+
     async def _settle_all(self, names: Iterable[str], now: datetime) -> None:
         """Commits what changed for each of these nodes, decided from the cache first so that most cost nothing."""
         due = sorted(name for name in names if self._is_due(name, now))
@@ -168,11 +176,7 @@ class Watch:
         return {name: since[name] for name in late[:OVERDUE_MAX]}
 
     async def _judge(self, silent: dict[str, datetime], now: datetime) -> dict[str, int]:
-        deaf = self._observer.deaf(now)
-        if self._hearing.listening_since is None:
-            deaf = deaf or "heartbeats are not subscribed to"
-        if self._hearing.write_failures:
-            deaf = deaf or "heartbeats cannot be written"
+        deaf = self.deaf(now)
         pools = {self._fleet.tracked[name].pool for name in silent}
         lives = tuple(self._life(name, silent) for pool in pools for name in sorted(self._fleet.watched[pool]))
         heard_since = max(self._observer.heard_since, self._mass_at or self._observer.heard_since)

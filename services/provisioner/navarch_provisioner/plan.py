@@ -277,15 +277,23 @@ def _validating(pool: PoolView, view: NodeView, now: datetime, ids: Iterator[str
         return Blocked(view.node, Why("silent", "it was found healthy and fell silent before it was taken into use"))
     given_up = _given_up(pool, view, now)
     if given_up is not None:
-        return _silent(pool, view, now) or given_up
+        return _not_proven(pool, view, now) or given_up
     return Blocked(view.node, Why("validating", f"waits for health, which finds it {view.status.value}", "health"))
 
 
-def _silent(pool: PoolView, view: NodeView, now: datetime) -> Blocked | None:
-    """A node that is not heard cannot prove itself, and silence is no proof against it before its deadline is over."""
-    heard_at = max(view.work.at or view.record.phase_since, view.record.phase_since)
-    silent_for = now - heard_at
-    if view.gone or silent_for <= pool.settings.heartbeat_timeout or silent_for >= pool.settings.silence_deadline:
+def _not_proven(pool: PoolView, view: NodeView, now: datetime) -> Blocked | None:
+    """Its time is up, and yet nothing was proven against it: nobody was there to judge it; or it is not heard, which is no
+    proof before the deadline of silence is over."""
+    if view.gone:
+        return None
+    if pool.unattended:
+        why = "its time is up, but health was not there to find it healthy: no copy of it has heard for long enough yet"
+        return Blocked(view.node, Why("health-away", why, "health"))
+    since = view.record.phase_since
+    heard_at = view.work.at if view.work.at is not None and view.work.at >= since else None
+    silent_for = now - (heard_at or since)
+    spoke = heard_at is not None and silent_for <= pool.settings.heartbeat_timeout
+    if spoke or silent_for >= pool.settings.silence_deadline:
         return None
     seconds = silent_for.total_seconds()
     return Blocked(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeAlias
 
+from navarch_common import copies
 from navarch_common.bus.base import BusError
 from navarch_common.guarding import Guards
 from navarch_common.guards import newest
@@ -158,20 +159,29 @@ class PoolReader:
                 fresh_ids=_Mint(self._pool, self._deps.rng),
             )
             view = await self._with_work(view, memory, notifier)
-        return replace(view, unread=await self._unread(view))
+            late = self._late(view)
+            attended = not late or await self._attended()
+        return replace(view, unattended=not attended, unread=await self._unread(late))
 
-    async def _unread(self, view: PoolView) -> frozenset[str]:
-        """A copy that stands still may hold what would have been in time; until somebody else gets it, it is in the
-        stream. Asked for those alone that are about to be given up."""
+    def _late(self, view: PoolView) -> frozenset[str]:
+        """Nodes that are about to be given up."""
         if view.config is None:
             return frozenset()
         now, timeout = self._deps.clock.now(), view.config.registration_timeout
-        unread = {
+        return frozenset(
             node.node
             for node in view.nodes.values()
             if lifecycle.overdue(node.record, now, timeout, rebuilt_at=view.rebuilt_at) is not None
-        }
-        subjects = self._deps.subjects
+        )
+
+    async def _attended(self) -> bool:
+        """Whether a copy of health lives that has heard for long enough to have found healthy who is."""
+        return any(copy.ready and not copy.deaf for copy in await copies.living(self._store, "health"))
+
+    async def _unread(self, late: Collection[str]) -> frozenset[str]:
+        """A copy that stands still may hold what would have been in time; until somebody else gets it, it is in the
+        stream. Asked for those alone that are about to be given up."""
+        unread, subjects = set(late), self._deps.subjects
         # Where the bus does not say in time, those not asked about count as waiting: nobody is given up on a guess.
         with suppress(BusError, TimeoutError):
             async with asyncio.timeout(ASK_S):

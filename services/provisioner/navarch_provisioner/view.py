@@ -141,6 +141,8 @@ class PoolView:
     command_revisions: Mapping[str, int] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     """Nodes whose time to be usable is up while a report of theirs waits to be taken in, or while nobody can tell."""
+    unattended: bool = False
+    """Somebody's time to be usable is up, and no copy of health lives that could have found it healthy."""
     replacing: frozenset[str] = frozenset()
     """Holders of the budget of concurrent replacements: the failed nodes that are being replaced."""
     replaced_lately: frozenset[str] = frozenset()

@@ -15,6 +15,7 @@ from navarch_common.model.health import AGENT, EntityVerdict, HealthStatus
 from navarch_common.model.node import NODE, Cordon, Drain, NodeRecord, Phase, ProviderState
 from navarch_common.model.pool import Guard, SupplyRecord
 from navarch_common.store.base import Refund, Spend
+from navarch_provisioner import lifecycle
 from navarch_provisioner.plan import plan
 from navarch_provisioner.steps import Plan, Step
 from navarch_provisioner.view import NodeView, PoolView
@@ -380,6 +381,24 @@ def test_coming_and_going(view: Any, seconds: float, expected: list[tuple[str, s
     planned = plan(pool(view, desired=1), at(seconds))
     known = {act for act in acts(planned) if act[1] == "a" or act in expected}
     assert known == set(expected)
+
+
+def test_nobody_is_given_up_for_what_health_was_not_there_to_see() -> None:
+    """Found by the simulator (seed 14542)."""
+    view = pool(node("a", Phase.VALIDATING), unattended=True)
+    assert acts(plan(view, at(600))) == []
+    assert blocked(plan(view, at(600)), "a") == "health-away"
+    gone = node("a", Phase.VALIDATING, instance=instance("a", state=ProviderState.GONE))
+    assert acts(plan(pool(gone, unattended=True), at(600)))[0] == ("terminated", "a")
+
+
+def test_one_that_was_not_heard_yet_is_silent_however_short_its_time() -> None:
+    launch = structs.replace(lifecycle.require_launch(node("a").record), deadline=at(5))
+    view = pool(node("a", Phase.VALIDATING, launch=launch), desired=1)
+    view = replace(view, config=structs.replace(view.config, registration_timeout=timedelta(seconds=5)))
+    assert view.settings.heartbeat_timeout > timedelta(seconds=10)
+    assert acts(plan(view, at(10))) == []
+    assert blocked(plan(view, at(10)), "a") == "silent"
 
 
 def test_a_copy_that_just_took_over_first_reads_the_reports_that_wait() -> None:
