@@ -203,11 +203,13 @@ class PoolView:
 
     def replacement_of(self, view: NodeView) -> NodeView | None:
         """The node that takes `view`'s place, at the end of the chain where a replacement failed in its turn; None
-        where there is none, or it was given up."""
+        where there is none, it was given up, or it failed before it was usable and waits for its own turn to go."""
         found = None
         step = self.nodes.get(view.record.replaced_by or "")
         for _ in range(len(self.nodes)):
             if step is None or step.phase in ENDED or step.phase in LEAVING:
+                break
+            if step.phase is Phase.VALIDATING and step.failed:
                 break
             leaving = step.phase is Phase.DRAINING and step.record.replaced_by is not None
             found = None if leaving else step

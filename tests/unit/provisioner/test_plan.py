@@ -236,6 +236,9 @@ LEAVING = [
     ("a freeze keeps it", pool(*leaving(successor=Phase.ACTIVE), desired=1, **freeze("terminate")), [], "frozen"),
     ("when its replacement came to nothing, another is planned",
      pool(*leaving(successor=Phase.LAUNCH_FAILED), desired=1, replacing=frozenset("a")), [("replace", "a")], ""),
+    ("so it is when its replacement was found again, failed, and waits for the place that this one has",
+     pool(*leaving(successor=None), node("r", Phase.VALIDATING, replaces="a", launch=None, health="failed"), desired=1,
+          replacing=frozenset("a")), [("replace", "a")], ""),
     ("it stays when it is found healthy again",
      pool(*leaving(health="healthy"), desired=1, replacing=frozenset("a")), [("cancel", "a")], ""),
 ]  # fmt: skip
