@@ -104,8 +104,12 @@ def unknown(record: NodeRecord, why: Why, now: datetime) -> NodeRecord:
 
 
 def launched(record: NodeRecord, machine: Machine, cluster: str, why: Why, now: datetime) -> Changed:
-    """The provider has the machine: by its own answer, or because a lookup found it."""
-    made = enter(record, Phase.BOOTING, why, now, instance=instance_of(record, machine, cluster, now))
+    """The provider has the machine: by its own answer, or because a lookup found it. Its time to register begins when it was
+    made: how long the provider took to make it is not its fault."""
+    launch = require_launch(record)
+    patience = launch.deadline - (launch.called_at or launch.intended_at)
+    launch = structs.replace(launch, deadline=max(launch.deadline, min(machine.launched_at, now) + patience))
+    made = enter(record, Phase.BOOTING, why, now, launch=launch, instance=instance_of(record, machine, cluster, now))
     assert made.instance is not None
     event = tell(
         kinds.NodeLaunched, made, cluster, why, now,

@@ -15,7 +15,7 @@ from navarch_common.events import encode
 from navarch_common.events.messages import Heartbeat
 from navarch_common.model.cluster import InboxRecord, InboxReport
 from navarch_common.model.gpu import GpuSample
-from navarch_common.model.node import ENDED, NodeRecord, Phase, ProviderState
+from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase, ProviderState
 from navarch_common.store.base import Beat
 from navarch_provisioner import adoption, bootstrap, heard, lifecycle, outcomes, placement, sizing, supply
 from navarch_provisioner.answers import ANSWERS_MAX, answer
@@ -310,6 +310,23 @@ def test_answers_are_bounded_and_the_newest_stay() -> None:
 def machine(name: str, token: str, *, installation: str = "installation", id_: str = "") -> Machine:
     tags = Tags("test", installation, POOL, name, 1, token)
     return Machine(id_ or f"i-{name}", "", tags, ProviderState.RUNNING, "h100-8x", "", "", "", 2.0, T0)
+
+
+@pytest.mark.parametrize(
+    ("made_s", "found_s", "until_s"), [(0, 1, 600), (200, 200, 800), (200, 500, 800), (900, 500, 1100)]
+)
+def test_a_machines_time_to_register_begins_when_it_was_made(made_s: float, found_s: float, until_s: float) -> None:
+    """Found by the simulator (seed 15569). A provider's clock that is ahead gives no more than from when it is found."""
+    view = pool(node("a", Phase.LAUNCHING))
+    launch = lifecycle.require_launch(view.nodes["a"].record)
+    made = replace(machine("a", launch.request.token), launched_at=at(made_s))
+    step = outcomes.settle(
+        view, view.nodes["a"], Outcome("launch", "a", launch.request.token, machine=made), at(found_s)
+    )
+    assert step is not None
+    record = step.put[NODE.key("a")]
+    assert isinstance(record, NodeRecord)
+    assert lifecycle.require_launch(record).deadline == at(until_s)
 
 
 def test_a_list_is_held_against_the_records() -> None:

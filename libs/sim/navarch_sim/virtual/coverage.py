@@ -1,7 +1,8 @@
 """Which edges of a node's life met which faults: so that what was never tried together is known.
 
 A fault that struck anywhere meets every edge that is walked shortly after, whoever walks it: what a crash does to a node
-need not have begun with that node. Not every pair means something, though. `is_meant` leaves out those whose fault cannot
+need not have begun with that node. It meets those that were walked right before, too, whose news is still on its way; and
+a store that goes back meets every edge that it forgets. Not every pair means something, though. `is_meant` leaves out those whose fault cannot
 bear upon the edge, by what it breaks:
 
 - **Servers, processes and what travels between them** bear upon every edge: each is a commit that somebody decides, and
@@ -21,7 +22,7 @@ bear upon the edge, by what it breaks:
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -30,6 +31,10 @@ from navarch_common.model.node import Phase
 
 NEAR_S = 10.0
 """A fault that struck so shortly before an edge met it."""
+RIGHT_BEFORE_S = 3.0
+"""And so shortly after it."""
+KEPT = 256
+"""Edges that a fault may still meet: more are not walked in the time that any store forgets."""
 
 _UP = {"booting>validating", "validating>active"}
 _GIVEN_UP = {
@@ -90,10 +95,19 @@ class Coverage:
         """How often each fault struck."""
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By edge (`booting>validating`) and fault, how often they met."""
+        self._walked: deque[tuple[float, str, set[str]]] = deque(maxlen=KEPT)
+        """When, which edge, and which faults it met."""
 
-    def met(self, fault: str) -> None:
+    def met(self, fault: str, *, forgotten_s: float = 0.0) -> None:
+        """The fault strikes now; what was done in the last `forgotten_s` seconds is undone."""
         self.faults[fault] += 1
-        self._struck[fault] = self._loop.time()
+        now_s = self._struck[fault] = self._loop.time()
+        for at_s, edge, faults in reversed(self._walked):
+            if now_s - at_s > max(RIGHT_BEFORE_S, forgotten_s):
+                break
+            if fault not in faults:
+                faults.add(fault)
+                self.counts[edge][fault] += 1
 
     @contextmanager
     def lasting(self, fault: str) -> Iterator[None]:
@@ -111,6 +125,6 @@ class Coverage:
         name = f"{before.value if before else 'none'}>{after.value}"
         counter = self.counts[name]
         counter[""] += 1
-        for fault, at_s in self._struck.items():
-            if now_s - at_s <= NEAR_S or self._in_force[fault]:
-                counter[fault] += 1
+        faults = {fault for fault, at_s in self._struck.items() if now_s - at_s <= NEAR_S or self._in_force[fault]}
+        counter.update(faults)
+        self._walked.append((now_s, name, faults))

@@ -124,17 +124,33 @@ RARER: dict[str, dict[str, float]] = {
 }
 """More of them, drawn apart."""
 RARER_RATIO = 0.15
-_ALL_RATES = {*RATES, *MORE_RATES, "rollback-in-passing"}
+AMBUSHES: dict[str, dict[str, float]] = {
+    "time-is-up": {"ambush": 40.0, "never-boots": 0.4, "no-driver": 0.4, "dies-young": 0.3, "demand": 10.0},
+    "not-proven": {"ambush": 40.0, "never-boots": 0.2, "no-driver": 0.7, "demand": 10.0},
+    "unknown-launches": {
+        "ambush": 40.0, "launch-reply-lost": 0.5, "launch-lost": 0.4, "slow-cloud": 0.6, "cloud-refuses": 0.6, "demand": 15.0,
+    },
+    "sent-away": {"wish": 20.0, "wish-in-passing": 25.0, "demand": 8.0},
+}  # fmt: skip
+"""Those in which whatever there is strikes at such a turn, and the one of operators who end what has just begun; drawn
+apart as well."""
+AMBUSH_RATIO = 0.2
+_ALL_RATES = {*RATES, *MORE_RATES, "rollback-in-passing", "ambush"}
 BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "never-boots": 0.4, "dies-young": 0.4}
 
 
 def draw(seed: int) -> Options:
     """The options of a seed: the same for ever."""
+    return with_ambush(seed, draw_fourth(seed))
+
+
+def draw_fourth(seed: int) -> Options:
+    """Without the stories of `AMBUSHES`, which came last."""
     return with_rarer(seed, draw_third(seed))
 
 
 def draw_third(seed: int) -> Options:
-    """Without the stories of `RARER`, which came last."""
+    """Without the stories of `RARER`, which came before them."""
     return with_rare(seed, draw_second(seed))
 
 
@@ -250,13 +266,34 @@ def with_rarer(seed: int, options: Options) -> Options:
     rng = random.Random(f"rarer/{seed}")
     if rng.random() >= RARER_RATIO:
         return options
-    told = _with_story(rng, options, RARER, registration_s=40.0)
-    pools = tuple(msgspec.structs.replace(pool, nodes=max(pool.nodes, 4)) for pool in told.pools)
-    return msgspec.structs.replace(told, pools=pools, heartbeat_s=min(told.heartbeat_s, 5.0))
+    return _crowded(_with_story(rng, options, RARER, registration_s=40.0), heartbeat_s=5.0)
+
+
+def with_ambush(seed: int, options: Options) -> Options:
+    """The same, of the stories of `AMBUSHES`."""
+    rng = random.Random(f"ambush/{seed}")
+    if rng.random() >= AMBUSH_RATIO:
+        return options
+    told = _crowded(_with_story(rng, options, AMBUSHES, registration_s=40.0), heartbeat_s=2.0)
+    if "ambush" not in told.rates:
+        return told
+    # Little else goes on, or the turn would never be taken; and what is made first is made as badly as what comes later.
+    quiet = {name: 0.3 * rate for name, rate in told.rates.items() if name not in ("ambush", "demand")}
+    pools = tuple(msgspec.structs.replace(pool, zones=pool.zones[:1]) for pool in told.pools)
+    return msgspec.structs.replace(told, calm_s=0.0, pools=pools, rates={**told.rates, **quiet})
+
+
+def _crowded(options: Options, *, heartbeat_s: float) -> Options:
+    pools = tuple(msgspec.structs.replace(pool, nodes=max(pool.nodes, 4)) for pool in options.pools)
+    return msgspec.structs.replace(options, pools=pools, heartbeat_s=min(options.heartbeat_s, heartbeat_s))
 
 
 def _with_story(
-    rng: random.Random, options: Options, stories: dict[str, dict[str, float]], *, registration_s: float
+    rng: random.Random,
+    options: Options,
+    stories: dict[str, dict[str, float]],
+    *,
+    registration_s: float,
 ) -> Options:
     story = stories[rng.choice(list(stories))]
     little = {name: 0.3 * rng.random() * top for name, top in {**RATES, **MORE_RATES}.items() if rng.random() < 0.6}

@@ -7,7 +7,9 @@ overlap as they please; when the storm is over everything is repaired, and nothi
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any
 
 from navarch_agent.inject import xid_line
 from navarch_common.model.node import NODE, NodeRecord, Phase
@@ -17,7 +19,7 @@ from navarch_sim.virtual.air import WORLD, later
 from navarch_sim.virtual.checks import Checks
 from navarch_sim.virtual.ground import Ground
 from navarch_sim.virtual.operators import COMING_OR_GOING, Operators
-from navarch_sim.virtual.options import Options
+from navarch_sim.virtual.options import MORE_RATES, MORE_RATIOS, RATES, RATIOS, Options
 from navarch_sim.virtual.orders import Orders
 from navarch_sim.virtual.plane import Plane
 from navarch_sim.virtual.process import OWNER, SimProcess
@@ -27,6 +29,10 @@ from navarch_sim.virtual.truth import Span
 
 SEEN_AFTER_S = 60.0
 """A machine that lives so long after a fatal line must be found failed."""
+AMBUSHERS = sorted({*RATES, *MORE_RATES, *RATIOS, *MORE_RATIOS} - {"never-boots", "dies-young"})
+"""What may strike at such a turn: everything but how a machine is made."""
+AMBUSH_S, AMBUSH_CHANCE = 10.0, 0.3
+BRINK = timedelta(seconds=5)
 
 
 class Storm:
@@ -43,6 +49,7 @@ class Storm:
         )  # fmt: skip
         self.operators = Operators(ground, rng, options, plane, orders, self.last)
         self._said = 0
+        self._ambushed: dict[tuple[str, Phase], None] = {}
         self._armed: Counter[str] = Counter()
         """Faults that wait for their moment."""
         self._bus_up_since_s = 0.0
@@ -50,6 +57,8 @@ class Storm:
         self._reports = f"{ground.subjects.prefix}.reports."
         self._over = asyncio.Event()
         self._lasting: list[asyncio.Task[None]] = []
+        self._sides: list[asyncio.Task[None]] = []
+        """What strikes, until the storm is over."""
         ground.sky.calls.append(self._at_call)
         ground.air.delivered.append(self._at_report)
         ground.stores.before_commit.append(self._at_commit)
@@ -61,24 +70,55 @@ class Storm:
         for name, ratio in self._options.ratios.items():
             self._set_ratio(name, ratio)
         self._air.latency_s = self._options.latency_s
-        sides = [
+        self._sides = [
             self._loop.create_task(self._strike_again_and_again(name, rate), name=f"storm/{name}")
             for name, rate in self._options.rates.items()
         ]
         await asyncio.sleep(self._options.storm_s)
-        for side in sides:
+        for side in self._sides:
             if side.done():
                 side.result()  # A fault that could not be done is a mistake of ours, and no calm.
             side.cancel()
-        await asyncio.wait(sides) if sides else None
+        await asyncio.wait(self._sides) if self._sides else None
         await self._relent()
 
     async def _strike_again_and_again(self, name: str, per_minute: float) -> None:
-        act = name.replace("-", "_")
-        strike: Callable[[], Awaitable[None]] = getattr(self, "_" + act, None) or getattr(self.operators, act)
+        strike = self._strike_of(name)
         while True:
             await asyncio.sleep(self._rng.expovariate(per_minute / 60.0))
             await strike()
+
+    def _strike_of(self, name: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        act = name.replace("-", "_")
+        strike: Callable[[], Coroutine[Any, Any, None]] = getattr(self, "_" + act, None) or getattr(self.operators, act)
+        return strike
+
+    async def _ambush(self) -> None:
+        """Where some node's life is about to take a turn that is seldom taken, something goes wrong besides: once for each
+        such turn, or it would never be taken."""
+        now, patience = self._stores.clock.now(), timedelta(seconds=self._options.registration_s)
+        turns = [
+            (record.node, record.phase) for record in self._stores.all_of(NODE) if _on_the_brink(record, now, patience)
+        ]
+        fresh = [turn for turn in turns if turn not in self._ambushed]
+        self._ambushed.update(dict.fromkeys(fresh))
+        for name in self._rng.sample(AMBUSHERS, min(2 * len(fresh), 6)):
+            if name in RATIOS or name in MORE_RATIOS:
+                self._worsen(name)
+            else:  # Some take their time, and the next must not wait for them.
+                self._sides.append(self._loop.create_task(self._strike_of(name)(), name=f"storm/ambush/{name}"))
+
+    def _worsen(self, name: str) -> None:
+        """A fault that has a chance each time has a good one for a while."""
+        holder, attribute = self._place_of(name)
+        before = getattr(holder, attribute)
+        setattr(holder, attribute, max(before, AMBUSH_CHANCE))
+
+        def as_before() -> None:
+            if not self._over.is_set():
+                setattr(holder, attribute, before)
+
+        later(AMBUSH_S, as_before)
 
     async def _relent(self) -> None:
         """Everything is repaired."""
@@ -117,6 +157,13 @@ class Storm:
         self._lasting.append(self._loop.create_task(run(), name=f"storm/{fault}", context=WORLD.copy()))
 
     def _set_ratio(self, name: str, ratio: float) -> None:
+        holder, attribute = self._place_of(name)
+        setattr(holder, attribute, ratio)
+        if holder is self._sky.forecast:
+            self._sky.forecast.hangs = 0.3
+
+    def _place_of(self, name: str) -> tuple[object, str]:
+        """Where the chance of a fault is kept."""
         air = {
             "loss": "loss", "duplication": "duplication", "reordering": "reordering", "lost-request": "lost_request",
             "lost-reply": "lost_reply", "lost-ack": "lost_ack", "stale-ack": "late_ack", "late-request": "late_request",
@@ -126,11 +173,7 @@ class Storm:
             "slow-cloud": "slow", "partial-list": "partial", "stale-list": "stale", "never-boots": "stillborn",
             "dies-young": "weak", "no-driver": "bare",
         }  # fmt: skip
-        if name in air:
-            setattr(self._air, air[name], ratio)
-        else:
-            setattr(self._sky.forecast, sky[name], ratio)
-            self._sky.forecast.hangs = 0.3
+        return (self._air, air[name]) if name in air else (self._sky.forecast, sky[name])
 
     # --- processes ---
 
@@ -270,7 +313,7 @@ class Storm:
 
     async def _go_back(self, fault: str, backup: Contents, lost_s: float) -> None:
         await asyncio.sleep(lost_s)
-        self._coverage.met(fault)
+        self._coverage.met(fault, forgotten_s=lost_s)
         self._history.note("server", f"the store forgets the last {lost_s:.4g} s")
         self._stores.roll_back(backup)
         self._checks.forget()
@@ -466,3 +509,15 @@ class Storm:
             self._said += 1
             headers = {"Nats-Msg-Id": f"demand-{self._said}"}
             self._buses.publish(self._subjects.queue_depth(pool), str(depth).encode(), headers)
+
+
+def _on_the_brink(record: NodeRecord, now: datetime, patience: timedelta) -> bool:
+    """Whether its time to become usable is nearly up or just over, or nobody knows whether it has a machine."""
+    if record.phase in (Phase.LAUNCH_UNKNOWN, Phase.REGISTRATION_TIMEOUT):
+        return True
+    if record.phase not in (Phase.BOOTING, Phase.VALIDATING) or record.launch is None:
+        return False
+    due = record.launch.deadline
+    if record.phase is Phase.VALIDATING:
+        due = max(due, record.phase_since + patience)
+    return now >= due - BRINK
