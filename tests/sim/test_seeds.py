@@ -214,6 +214,24 @@ def test_after_ctrl_c_what_came_of_the_seeds_that_were_run_is_shown(jobs: int) -
     assert 0 <= json.loads(told)["seeds"] < 100_000
 
 
+def test_ctrl_c_ends_no_worker_that_has_just_been_started() -> None:
+    command = subprocess.Popen(
+        ["env", "--default-signal=INT", str(BIN / "navarch"), "sim", "seeds", "100000", "--jobs", "2", "-o", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while (
+        len(psutil.Process(command.pid).children()) < 2
+    ):  # what multiprocessing keeps beside the workers, and the first of them
+        time.sleep(0.01)
+    os.killpg(command.pid, signal.SIGINT)
+    told, errors = command.communicate(timeout=60)
+    assert command.returncode == 130, errors.decode()
+    assert b"Traceback" not in errors
+    assert json.loads(told)["seeds"] < 100_000
+
+
 def test_ctrl_c_is_heeded_too_where_an_exception_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     report = run_seed(1, story=False)
 

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -111,8 +112,9 @@ def _side_by_side(seeds: range, jobs: int, plant: str, story: bool) -> Generator
         over = False
         try:
             while True:
-                while not over and len(under_way) < 2 * jobs and (seed := next(left, None)) is not None:
-                    under_way.add(workers.submit(_one, seed, plant, story))
+                with _ctrl_c_put_off():
+                    while not over and len(under_way) < 2 * jobs and (seed := next(left, None)) is not None:
+                        under_way.add(workers.submit(_one, seed, plant, story))
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
@@ -128,14 +130,24 @@ def _side_by_side(seeds: range, jobs: int, plant: str, story: bool) -> Generator
             workers.shutdown(wait=False, cancel_futures=True)
 
 
+@contextmanager
+def _ctrl_c_put_off() -> Iterator[None]:
+    """A worker that is started now inherits that Ctrl-C is not for it: one that came before it was prepared would end it, and
+    with it the whole pool. The parent hears of one right after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _one(seed: int, plant: str, story: bool) -> Report:
     return run_seed(seed, plant=PLANTS[plant].plant() if plant else None, story=story)
 
 
 def _prepare() -> None:
-    """What a process does before its first seed. Ctrl-C is for the parent to heed. What has been imported is nobody's garbage: looking through it anew
+    """What a process does before its first seed. What has been imported is nobody's garbage: looking through it anew
     after each seed took a tenth of the time."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     be_quiet()
     gc.freeze()
