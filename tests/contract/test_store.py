@@ -137,6 +137,46 @@ async def test_changed_tells_only_what_was_written_since(store: StateStore) -> N
     assert [one.key for one in (await store.changed([Since(NODE, first.revision - 1)]))[0]] == [ONE, TWO]
 
 
+async def write_meanwhile(writer: StateStore, written: set[str]) -> None:
+    """New records and changes of old ones, by turns."""
+    old = [node_record(f"old-{n}", phase=Phase.ACTIVE) for n in range(20)]
+    for n in range(300):
+        await writer.commit(Commit(put=put(node_record(f"new-{n}"))))
+        written.add(f"new-{n}")
+        await writer.commit(Commit(put=put(*old)))
+
+
+async def test_who_goes_on_from_the_newest_change_misses_none_that_was_written_meanwhile(lab: StoreLab) -> None:
+    """What the index names and the values that are read after it are not of one moment."""
+    written: set[str] = set()
+    writing = asyncio.create_task(write_meanwhile(lab.connection(), written))
+    known: set[str] = set()
+    revision, over = 0, False
+    while not over:
+        over = writing.done()
+        [found] = await lab.store.changed([Since(NODE, revision)])
+        revision = max([revision, *(one.revision for one in found)])
+        known.update(one.key.name for one in found)
+        await asyncio.sleep(0)
+    await writing
+    assert written - known == set()
+
+
+async def test_who_goes_on_from_all_records_misses_none_that_was_written_meanwhile(lab: StoreLab) -> None:
+    written: set[str] = set()
+    writing = asyncio.create_task(write_meanwhile(lab.connection(), written))
+    missed: set[str] = set()
+    while not writing.done():
+        found = await lab.store.records(NODE)
+        revision = max((one.revision for one in found), default=0)
+        before = set(written)
+        [since] = await lab.store.changed([Since(NODE, revision)])
+        missed |= before - {one.key.name for one in [*found, *since]}
+        await asyncio.sleep(0)
+    await writing
+    assert missed == set()
+
+
 async def test_changed_tells_what_was_made_again_and_not_that_it_was_deleted(store: StateStore) -> None:
     first = await store.commit(Commit(put=put(node_record("training-1"), node_record("training-2"))))
     await store.commit(Commit(delete=(ONE, TWO)))

@@ -96,6 +96,8 @@ class Fleet:
                 [Since(family, self._revisions[family.name]) for family in (NODE, HEALTH)]
             )
         changed = self._take(nodes, health, now)
+        for family, read in ((NODE, nodes), (HEALTH, health)):
+            self._revisions[family.name] = max([self._revisions[family.name], *(stored.revision for stored in read)])
         self.looks_done = look
         return changed
 
@@ -107,7 +109,8 @@ class Fleet:
         self._revisions = {NODE.name: 0, HEALTH.name: 0}
 
     def note(self, node: Stored[NodeRecord], health: Stored[HealthRecord], now: datetime) -> None:
-        """What has just been read or committed, so that the next decision does not rest on older news."""
+        """What has just been read or committed, so that the next decision does not rest on older news. It is no reason to pass
+        over what changed before it and has not been read yet."""
         self._fresh |= self._take((node,), (health,), now)
 
     def taken(self) -> set[str]:
@@ -124,13 +127,11 @@ class Fleet:
             if known is None or stored.revision > known.revision:
                 self.nodes[stored.record.node] = stored
                 changed.add(stored.record.node)
-            self._revisions[NODE.name] = max(self._revisions[NODE.name], stored.revision)
         for verdict in health:
             before = self.health.get(verdict.record.node)
             if before is None or verdict.revision > before.revision:
                 self.health[verdict.record.node] = verdict
                 changed.add(verdict.record.node)
-            self._revisions[HEALTH.name] = max(self._revisions[HEALTH.name], verdict.revision)
         for name in changed:
             self._index(name, now)
         return changed

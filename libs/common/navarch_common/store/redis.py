@@ -125,22 +125,38 @@ class RedisStore:
         return [None if value is None else decode_stored(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def records(self, family: Family[R], pool: str | None = None) -> list[Stored[R]]:
-        index = self._names.index(family.name, pool or "")
-        paths = sorted(path.decode() for path in await self._ask("records", self._redis.zrange, index, 0, -1))
-        return self._decoded(family, zip(paths, await self._values(paths), strict=True))
+        [found] = await self.changed([Since(family, 0, pool)])
+        return sorted(found, key=lambda stored: stored.key.path)
 
     async def changed(self, asked: Sequence[Since]) -> list[list[Stored[Any]]]:
+        found: list[dict[str, Stored[Any]]] = [{} for _ in asked]
+        known = [since.revision for since in asked]
+        waiting: Sequence[int] = range(len(asked))
+        while waiting:
+            named = await self._named(asked, known, waiting)
+            values = iter(await self._values([path for paths in named for path, _ in paths]))
+            again = []
+            for number, paths in zip(waiting, named, strict=True):
+                known[number] = max([known[number], *(revision for _, revision in paths)])
+                read = self._decoded(asked[number].family, [(path, next(values)) for path, _ in paths])
+                found[number].update((stored.key.path, stored) for stored in read)
+                # The values were read after the index. Where one is newer than all that it named, something may have been
+                # written before that which it did not name, and whoever goes on from the newest would never see it.
+                if any(stored.revision > known[number] for stored in read):
+                    again.append(number)
+            waiting = again
+        return [sorted(one.values(), key=lambda stored: (stored.revision, stored.key.path)) for one in found]
+
+    async def _named(
+        self, asked: Sequence[Since], known: Sequence[int], which: Iterable[int]
+    ) -> list[list[tuple[str, int]]]:
+        """By family, what its index names after a revision, each with its own revision."""
         pipeline = self._redis.pipeline(transaction=True)
-        for since in asked:
-            index = self._names.index(since.family.name, since.pool or "")
-            pipeline.zrangebyscore(index, f"({since.revision}", "+inf")
+        for number in which:
+            index = self._names.index(asked[number].family.name, asked[number].pool or "")
+            pipeline.zrangebyscore(index, f"({known[number]}", "+inf", withscores=True)
         found = await self._ask("changed", pipeline.execute)
-        paths = [[path.decode() for path in one] for one in found]
-        values = iter(await self._values([path for one in paths for path in one]))
-        return [
-            self._decoded(since.family, [(path, next(values)) for path in one])
-            for since, one in zip(asked, paths, strict=True)
-        ]
+        return [[(path.decode(), int(revision)) for path, revision in one] for one in found]
 
     async def _values(self, paths: Sequence[str]) -> list[bytes | None]:
         values: list[bytes | None] = []
