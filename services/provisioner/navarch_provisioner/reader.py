@@ -181,6 +181,8 @@ class PoolReader:
     async def _unread(self, late: Collection[str]) -> frozenset[str]:
         """A copy that stands still may hold what would have been in time; until somebody else gets it, it is in the
         stream. Asked for those alone that are about to be given up."""
+        if not late:
+            return frozenset()
         unread, subjects = set(late), self._deps.subjects
         # Where the bus does not say in time, those not asked about count as waiting: nobody is given up on a guess.
         with suppress(BusError, TimeoutError):

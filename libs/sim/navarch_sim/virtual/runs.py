@@ -146,8 +146,8 @@ def _one(seed: int, plant: str, story: bool) -> Report:
 
 
 def _prepare() -> None:
-    """What a process does before its first seed. What has been imported is nobody's garbage: looking through it anew
-    after each seed took a tenth of the time."""
+    """What a process does before its first seed. What has been imported is nobody's garbage: looking through it anew after
+    each seed took a tenth of the time."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     be_quiet()
     gc.freeze()

@@ -111,14 +111,14 @@ class Storm:
     def _worsen(self, name: str) -> None:
         """A fault that has a chance each time has a good one for a while."""
         holder, attribute = self._place_of(name)
-        before = getattr(holder, attribute)
-        setattr(holder, attribute, max(before, AMBUSH_CHANCE))
+        drawn = self._options.ratios.get(name, 0.0)
+        setattr(holder, attribute, max(drawn, AMBUSH_CHANCE))
 
-        def as_before() -> None:
+        def as_drawn() -> None:
             if not self._over.is_set():
-                setattr(holder, attribute, before)
+                setattr(holder, attribute, drawn)
 
-        later(AMBUSH_S, as_before)
+        later(AMBUSH_S, as_drawn)
 
     async def _relent(self) -> None:
         """Everything is repaired."""
