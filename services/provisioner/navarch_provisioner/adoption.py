@@ -93,7 +93,10 @@ def adopt(pool: PoolView, provider: str, machine: Machine, now: datetime, why: W
     why = why or Why("adopted", f"machine {machine.instance_id} at {provider} carries our tags and had no record")
     record = node_of(pool, provider, machine, why, now)
     if view is not None:
-        record = enter(view.record, Phase.BOOTING, why, now, instance=record.instance, launch=None)
+        # What was approved was its launch: that it ends is another question, for it may hold work by now.
+        record = enter(
+            view.record, Phase.BOOTING, why, now, instance=record.instance, launch=None, approved="", by_force=False
+        )
     event = tell(
         kinds.NodeLaunched, record, pool.cluster, why, now,
         provider=provider, region=machine.region, instance_type=machine.instance_type,

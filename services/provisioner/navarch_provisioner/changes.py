@@ -85,8 +85,9 @@ def _is_gated(pool: PoolView, step: Step, mode: str) -> bool:
         return view.phase is not Phase.DRAINING  # what drains already only gets on with it
     if step.act == "give-up" and view.phase is Phase.PLANNED:
         return False  # an intent costs nothing
-    # A machine that never took any work is not kept at our cost until somebody looks.
-    never_used = view.phase in (Phase.BOOTING, Phase.VALIDATING, Phase.REGISTRATION_TIMEOUT)
+    # A machine that never took any work is not kept at our cost until somebody looks. Of one that was adopted nobody knows.
+    young = view.phase in (Phase.BOOTING, Phase.VALIDATING, Phase.REGISTRATION_TIMEOUT)
+    never_used = young and view.record.launch is not None
     return not (mode == "approve" and never_used)
 
 

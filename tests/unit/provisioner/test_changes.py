@@ -15,12 +15,14 @@ from navarch_common.guards import hold_key
 from navarch_common.model.node import NODE, Cordon, Drain, NodeRecord, Phase, ProviderState
 from navarch_common.model.pool import SUPPLY, SupplyRecord
 from navarch_common.model.wish import CHANGE_WISH, ChangeWish, Wish
+from navarch_provisioner import adoption
+from navarch_provisioner.cloud.base import Machine, Tags
 from navarch_provisioner.plan import plan
 from navarch_provisioner.preview import preview
 from navarch_provisioner.steps import HOUSEKEEPING, Plan, Step
 from navarch_provisioner.view import PoolView
 from support import guards
-from support.provisioner_pools import POOL, at, idle, instance, node, pool, wish
+from support.provisioner_pools import POOL, T0, at, idle, instance, node, pool, wish
 from support.provisioner_world import CONFIG, Rig
 
 NOW = at(100)
@@ -168,6 +170,23 @@ def test_a_node_that_became_usable_is_approved_for_nothing_more() -> None:
     record = step.put[NODE.key("n")]
     assert isinstance(record, NodeRecord)
     assert (record.approved, record.by_force) == ("", False)
+
+
+def test_one_that_was_adopted_may_hold_work_and_waits_for_an_operator() -> None:
+    """Found by the simulator (seed 214)."""
+    found = node("n", Phase.VALIDATING, health="failed", launch=None)
+    cordoned = pool(replace(found, record=structs.replace(found.record, cordons=CORDONED)),
+                    node("a"), node("b"), desired=2, extra=APPROVE)  # fmt: skip
+    assert [block.why.code for block in plan(cordoned, NOW).blocked if block.node == "n"] == ["approval"]
+
+
+def test_what_was_approved_of_an_intent_that_is_found_as_a_machine_was_its_launch() -> None:
+    view = pool(node("n", Phase.PLANNED, approved="c-1", by_force=True))
+    tags = Tags("test", "installation", POOL, "n", 1, "token")
+    machine = Machine("i-n", "", tags, ProviderState.RUNNING, "h100-8x", "", "", "", 2.0, T0)
+    adopted = adoption.adopt(view, "cloud", machine, NOW)
+    assert adopted is not None
+    assert (adopted.record.approved, adopted.record.by_force) == ("", False)
 
 
 def test_a_new_machine_that_is_broken_goes_back_under_approve_and_stays_under_observe() -> None:
