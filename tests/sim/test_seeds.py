@@ -221,9 +221,8 @@ def test_ctrl_c_ends_no_worker_that_has_just_been_started() -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    while (
-        len(psutil.Process(command.pid).children()) < 2
-    ):  # what multiprocessing keeps beside the workers, and the first of them
+    # What multiprocessing keeps beside the workers, and the first of them.
+    while len(psutil.Process(command.pid).children()) < 2:
         time.sleep(0.01)
     os.killpg(command.pid, signal.SIGINT)
     told, errors = command.communicate(timeout=60)

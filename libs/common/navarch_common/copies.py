@@ -72,6 +72,7 @@ class Member:
     """Each loop's name with what its last pass did."""
     facts: Callable[[], Mapping[str, str | int | float | bool | None]] = dict
     deaf: Callable[[], str] = str
+    """As `CopyReport.deaf`; never deaf where it is not given."""
 
 
 class Presence:
