@@ -64,6 +64,8 @@ class Leases:
         self._held: dict[str, _Held] = {}
         self._wanted: frozenset[str] = frozenset()
         self._divided: frozenset[str] = frozenset()
+        self._divided_from: tuple[frozenset[str], set[str], dict[str, str]] | None = None
+        """All that the share rests on, as it was last read: seldom is it another."""
         self._share: frozenset[str] = frozenset()
         self._one_at_a_time = asyncio.Lock()
 
@@ -121,9 +123,10 @@ class Leases:
             leases = await self._store.leases(self._prefix)
             holders = {lease.name.removeprefix(self._prefix): lease.owner for lease in leases}
             living = {self._owner, *(copy.name.removeprefix(self._prefix) for copy in announced)}
-            owners = divide(wanted, living, holders)
-            self._share = frozenset(pool for pool, owner in owners.items() if owner == self._owner)
-            self._divided = wanted
+            if (wanted, living, holders) != self._divided_from:
+                owners = divide(wanted, living, holders)
+                self._share = frozenset(pool for pool, owner in owners.items() if owner == self._owner)
+                self._divided, self._divided_from = wanted, (wanted, living, holders)
             pools = sorted(self._share | set(self._held))
             await self._all(*(self._bring(pool, holders.get(pool, "")) for pool in pools))
 

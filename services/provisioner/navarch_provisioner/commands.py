@@ -4,7 +4,9 @@ Core has one: `configure`, by which an agent takes over the periods that the con
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from navarch_common.model.base import AnyKey
 from navarch_common.model.cluster import COMMAND, CommandRecord, MetaRecord
@@ -15,38 +17,43 @@ from navarch_provisioner.view import NodeView, PoolView
 
 REGISTERS_BY_ITSELF = timedelta(seconds=15)
 """A machine that has been booting for this long is asked whether its agent has registered with somebody who forgot it."""
+REMEMBERED = 20_000
+"""Ids of commands that are computed once: every node is asked for its own at each pass."""
 LISTENING = frozenset({Phase.VALIDATING, Phase.ACTIVE, Phase.DRAINING})
 
 
-def periods(pool: PoolView) -> dict[str, str]:
-    settings = pool.settings
+@lru_cache(maxsize=100)
+def _periods(heartbeat: timedelta, health_check: timedelta) -> Mapping[str, str]:
     return {
-        "heartbeat_interval_s": f"{settings.heartbeat_interval.total_seconds():g}",
-        "health_check_interval_s": f"{settings.health_check_interval.total_seconds():g}",
+        "heartbeat_interval_s": f"{heartbeat.total_seconds():g}",
+        "health_check_interval_s": f"{health_check.total_seconds():g}",
     }
 
 
-def configure_id(view: NodeView, args: dict[str, str]) -> str:
+@lru_cache(maxsize=REMEMBERED)
+def _configure_id(node: str, generation: int, boot: str, heartbeat: timedelta, health_check: timedelta) -> str:
     """The same for the same boot and the same periods, so that it is issued once."""
-    boot = view.record.registration.boot_id if view.record.registration else ""
-    text = "/".join((view.node, str(view.record.generation), boot, *(f"{key}={args[key]}" for key in sorted(args))))
+    args = _periods(heartbeat, health_check)
+    text = "/".join((node, str(generation), boot, *(f"{key}={args[key]}" for key in sorted(args))))
     return f"configure-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
 def due(pool: PoolView, view: NodeView, now: datetime) -> Step | None:
     """Issues `configure` to an agent that has registered and was not told yet; older ones of the node go."""
-    if view.phase not in LISTENING or view.record.registration is None or view.record.powered_off:
+    record = view.record
+    if record.phase not in LISTENING or record.registration is None or record.powered_off:
         return None
-    args = periods(pool)
-    id_ = configure_id(view, args)
+    periods = pool.settings.heartbeat_interval, pool.settings.health_check_interval
+    id_ = _configure_id(record.node, record.generation, record.registration.boot_id, *periods)
     if id_ in pool.commands:
         return None
+    args = dict(_periods(*periods))
     command = CommandRecord(
-        id=id_, node=view.node, pool=pool.pool, generation=view.record.generation, kind="configure", args=args,
-        issued_at=now, expires_at=now + pool.settings.timings.command_expiry, trace=view.record.trace,
+        id=id_, node=view.node, pool=pool.pool, generation=record.generation, kind="configure", args=args,
+        issued_at=now, expires_at=now + pool.settings.timings.command_expiry, trace=record.trace,
     )  # fmt: skip
     why = Why("configure", f"tells its agent to send heartbeats every {args['heartbeat_interval_s']} s")
-    old = [command_id for command_id, record in pool.commands.items() if record.node == view.node]
+    old = [known.id for known in pool.commands.values() if known.node == record.node]
     expect: dict[AnyKey, int] = {
         view.key: view.revision,
         COMMAND.key(id_): 0,

@@ -222,10 +222,14 @@ def moved(pool: PoolView, record: NodeRecord, provider: str) -> tuple[Refund, ..
 
 def uncounted(pool: PoolView) -> Iterator[tuple[str, tuple[Spend, ...]]]:
     """Machines that were there before a limit was, with the places that they take whether or not there is room."""
+    held: dict[str, dict[str, frozenset[str]]] = {}
     for view in pool.living:
         if view.record.instance is None:
             continue
-        missing = [name for name in _lasting(pool, provider_of(view.record)) if view.node not in _held(pool, name)]
+        provider = provider_of(view.record)
+        if provider not in held:
+            held[provider] = {name: _held(pool, name) for name in _lasting(pool, provider)}
+        missing = [name for name, holders in held[provider].items() if view.node not in holders]
         if missing:
             yield view.node, tuple(Spend(name, view.node, BOUNDLESS) for name in missing)
 

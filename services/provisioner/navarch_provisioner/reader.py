@@ -319,8 +319,9 @@ class PoolReader:
         work = self._work.get(name) if stored.record.phase not in ENDED else None
         parts = (stored, self._health.known.get(name), self._inbox.known.get(name), self._wishes.known.get(name), work)
         before = self._views.get(name)
-        if before is not None and all(one is other for one, other in zip(before[0], parts, strict=True)):
-            return before[1]
+        return before[1] if before is not None and before[0] == parts else self._viewed(name, parts)
+
+    def _viewed(self, name: str, parts: _Parts) -> NodeView:
         view = _view(*parts)
         self._views[name] = (parts, view)
         return view
@@ -330,10 +331,8 @@ class PoolReader:
         work = self._work[view.node]
         if view.work is work:
             return view
-        before, changed = self._views.get(view.node), replace(view, work=work)
-        if before is not None and before[1] is view:
-            self._views[view.node] = ((*before[0][:4], work), changed)
-        return changed
+        stored, verdict, reports, wished, _ = self._views[view.node][0]
+        return self._viewed(view.node, (stored, verdict, reports, wished, work))
 
 
 def _keep(known: dict[str, Any], names: Collection[str]) -> None:

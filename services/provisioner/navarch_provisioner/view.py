@@ -179,7 +179,7 @@ class PoolView:
         """When safe mode ended."""
         return self.meta.safe_mode_left_at if self.meta else None
 
-    @property
+    @cached_property
     def living(self) -> list[NodeView]:
         """Nodes that may have a machine, in the order of their birth."""
         return [view for view in self.nodes.values() if view.phase not in ENDED]
@@ -197,13 +197,15 @@ class PoolView:
             return wanted
         return min(max(wanted, self.config.min_nodes), self.config.max_nodes)
 
-    @property
+    @cached_property
     def coming(self) -> list[NodeView]:
         return [view for view in self.living if view.phase in COMING]
 
     def replacement_of(self, view: NodeView) -> NodeView | None:
         """The node that takes `view`'s place, at the end of the chain where a replacement failed in its turn; None
         where there is none, it was given up, or it failed before it was usable and waits for its own turn to go."""
+        if view.record.replaced_by is None:
+            return None
         found = None
         step = self.nodes.get(view.record.replaced_by or "")
         for _ in range(len(self.nodes)):

@@ -38,6 +38,8 @@ MESSAGE_BYTES_MAX = 1_048_576
 INBOX = "_INBOX."
 KV_TIMEOUT_S = 2.0
 """How long a write of an entry waits for its acknowledgement."""
+SUBJECTS_REMEMBERED = 100_000
+"""So many subjects are looked up once and not for each message."""
 
 
 @dataclass(slots=True)
@@ -120,6 +122,8 @@ class MemoryServer:
         self._connections: list[MemoryBus] = []
         self._subscriptions: list[_Subscription] = []
         self._routes: dict[str, tuple[_Subscription, ...]] = {}
+        self._uncovered: dict[str, None] = {}
+        """Subjects that no stream covers, of the streams there are."""
         self._inboxes: dict[str, asyncio.Future[BusMessage]] = {}
         self._numbers = count(1)
 
@@ -143,7 +147,30 @@ class MemoryServer:
             bus.restore_connection()
 
     def stream_for(self, subject: str) -> MemoryStream | None:
-        return next((stream for stream in self.streams.values() if stream.covers(subject)), None)
+        if subject in self._uncovered:
+            return None
+        found = next((stream for stream in self.streams.values() if stream.covers(subject)), None)
+        if found is None:
+            if len(self._uncovered) > SUBJECTS_REMEMBERED:
+                self._uncovered.clear()
+            self._uncovered[subject] = None
+        return found
+
+    def ensure(self, spec: StreamSpec) -> None:
+        """Makes a stream, or has it take on what may change of it. Raises `StreamRefused`."""
+        self._uncovered.clear()
+        found = self.streams.get(spec.name)
+        if found is None:
+            for other in self.streams.values():
+                if any(overlap(a, b) for a in spec.subjects for b in other.spec.subjects):
+                    raise StreamRefused(f"{spec.name}: its subjects overlap with those of {other.spec.name}")
+            self.streams[spec.name] = MemoryStream(spec, self.clock, self.advise)
+        elif found.spec.retention != spec.retention:
+            raise StreamRefused(
+                f"{spec.name} has retention {found.spec.retention}, which cannot become {spec.retention}"
+            )
+        else:
+            found.reconfigure(spec)
 
     def stream(self, name: str) -> MemoryStream:
         """Raises `StreamRefused` where there is none."""
@@ -167,7 +194,7 @@ class MemoryServer:
         routed = self._routes.get(subject)
         if routed is None:
             routed = tuple(found for found in self._subscriptions if matches(found.pattern, subject))
-            if len(self._routes) > 100_000:
+            if len(self._routes) > SUBJECTS_REMEMBERED:
                 self._routes.clear()
             self._routes[subject] = routed
         awake = [found for found in routed if found.bus.connected]
@@ -470,18 +497,7 @@ class MemoryBus:
     def _ensure(self, spec: StreamSpec) -> None:
         if spec.max_age is not None and spec.duplicate_window > spec.max_age:
             raise StreamRefused(f"{spec.name}: its window of ids is longer than its max_age of {spec.max_age}")
-        found = self._server.streams.get(spec.name)
-        if found is None:
-            for other in self._server.streams.values():
-                if any(overlap(a, b) for a in spec.subjects for b in other.spec.subjects):
-                    raise StreamRefused(f"{spec.name}: its subjects overlap with those of {other.spec.name}")
-            self._server.streams[spec.name] = MemoryStream(spec, self._server.clock, self._server.advise)
-        elif found.spec.retention != spec.retention:
-            raise StreamRefused(
-                f"{spec.name} has retention {found.spec.retention}, which cannot become {spec.retention}"
-            )
-        else:
-            found.reconfigure(spec)
+        self._server.ensure(spec)
 
 
 def _top_up(consumer: MemoryConsumer, pull: Pull) -> None:
