@@ -71,6 +71,8 @@ INVARIANTS: dict[str, str] = {
     **bounds.INVARIANTS,
 }
 """By name, what each checker holds."""
+ACKED_WITHIN_S = 10.0
+"""A report is acknowledged so soon after its verdict was committed: what has happened is told first."""
 JUDGED_WITHIN_S = 20.0
 """A fatal fault whose report was acknowledged is on record by then; for an honest service it was before."""
 FATAL_XIDS = frozenset({64, 79})
@@ -97,6 +99,8 @@ class Checks:
         self._failed: dict[str, str] = {}
         self._ever_failed: set[str] = set()
         """Also what the store has forgotten since."""
+        self._unjudged_s: dict[str, float] = {}
+        """By node, when the store forgot that it was found failed."""
         self._rev_of: dict[str, int] = {}
         self._ids: dict[str, bytes] = {}
         self._looked_through = self._audits_through = 0
@@ -132,7 +136,8 @@ class Checks:
         """The store was put back to what it was: what it has forgotten is not held against anyone, what it has is."""
         self._nodes = {record.node: record for record in self._stores.all_of(NODE)}
         unhealthy = [record for record in self._stores.all_of(HEALTH) if record.status is HealthStatus.UNHEALTHY]
-        self._failed = {record.node: record.failure_id for record in unhealthy}
+        before, self._failed = self._failed, {record.node: record.failure_id for record in unhealthy}
+        self._unjudged_s |= dict.fromkeys(before.keys() - self._failed.keys(), self._loop.time())
         self._from_before |= {node for node, record in self._nodes.items() if record.phase in _BEFORE_MACHINE}
         self._lives += 1
         self._forgotten_us = self._stores.now_us()
@@ -248,8 +253,11 @@ class Checks:
             self.fail("kept", f"the report {id_} of {report.node} was acknowledged and is on no record")
 
     def _check_judged(self, report: HealthReport) -> None:
+        now_s = self._loop.time()
+        if now_s - self._unjudged_s.get(report.node, float("-inf")) < ACKED_WITHIN_S:
+            return  # It was judged, and forgotten before the word of it was out: agents report again after safe mode.
         if any(one.event_type == "xid" and one.metrics.get("xid_code") in FATAL_XIDS for one in report.observations):
-            later(JUDGED_WITHIN_S, self._must_be_judged, report, self._lives, self._loop.time())
+            later(JUDGED_WITHIN_S, self._must_be_judged, report, self._lives, now_s)
 
     def _must_be_judged(self, report: HealthReport, lives: int, at_s: float) -> None:
         """Unless the node is another one by now, or its record is another life's."""
