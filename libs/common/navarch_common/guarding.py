@@ -1,7 +1,8 @@
 """Reads the guards from all three places where they are kept, and brings the places that lag behind up to the newest.
 
 The store and the bus are two witnesses: either of them is enough to know, and where neither can be read, everything is
-frozen. The file is the third: it cannot lift what a witness says, but what it has of a higher number counts.
+frozen. So it is where the store was away and the bus cannot be read: what was accepted meanwhile the bus alone may know.
+The file is the third: it cannot lift what a witness says, but what it has of a higher number counts.
 """
 
 import asyncio
@@ -30,6 +31,14 @@ KEEP_EVERY_S = 1.0
 TRIES = 8
 
 
+@dataclass(slots=True)
+class StoreWord:
+    """What the store's word on guards is worth where the bus cannot be read. All of a process share it."""
+
+    enough: bool = True
+    """It has all that was known when both could be read, and was not away since."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What the three places say."""
@@ -44,10 +53,11 @@ class Reading:
     """None where the bus could not be read."""
     problem: str = ""
     """Why neither could be read."""
+    doubt: str = ""
+    """Why it is not known what is forbidden, so that everything is: nothing could be read, or not enough."""
 
     @property
     def readable(self) -> bool:
-        """False: it is not known what is forbidden, so everything is."""
         return self.store is not None or self.bus is not None
 
 
@@ -56,6 +66,7 @@ class Guards:
 
     def __init__(self, deps: "Deps") -> None:
         self._store, self._bus, self._clock, self._file = deps.store, deps.bus, deps.clock, deps.guard_file
+        self._word, self._bus_problem = deps.store_word, ""
         self._bucket, self._key = deps.subjects.stream("STATE"), f"guards.{deps.cluster}"
         self._beside: tuple[Guard, ...] = ()
         self._beside_until_s = float("-inf")
@@ -65,25 +76,39 @@ class Guards:
         """All three places, now. With `keys` only these are asked of the store. Raises nothing: see `Reading.readable`."""
         async with asyncio.TaskGroup() as tasks:
             store = tasks.create_task(self._from_store(keys), name="guards/store")
-            told, bus_problem = await self._from_bus()
+            told = await self._from_bus()
             kept = await self._from_file()
         stored, problem = store.result()
         records = () if stored is None else tuple(stored)
         merged = guards.newest((guard for guard, _ in records), told or (), kept)
+        in_store = None if stored is None else {guard.name: guard.number for guard, _ in records}
+        if in_store is None:
+            self._word.enough = False
+        elif told is not None and keys is None:
+            self._word.enough = all(in_store.get(guard.name, -1) >= guard.number for guard in merged)
+        problem = "" if in_store is not None or told is not None else f"{problem}; {self._bus_problem}"
         if told is not None:
             self._take_beside(guards.newest(told, kept))
         return Reading(
             guards=merged,
-            store=None if stored is None else {guard.name: guard.number for guard, _ in records},
+            store=in_store,
             revisions={guard.name: revision for guard, revision in records},
             bus=told,
-            problem="" if stored is not None or told is not None else f"{problem}; {bus_problem}",
+            problem=problem,
+            doubt=problem or self.doubt,
         )
+
+    @property
+    def doubt(self) -> str:
+        """Why the store's word is not enough now; empty where it is, or where the bus was read beside it."""
+        if self._word.enough or not self._bus_problem:
+            return ""
+        return f"the store was away, and {self._bus_problem}: it may know of more"
 
     async def beside(self) -> tuple[Guard, ...]:
         """What the bus and the file say beside the store: at most half a second old, where the bus answers."""
         if asyncio.get_running_loop().time() >= self._beside_until_s:
-            told, _ = await self._from_bus()
+            told = await self._from_bus()
             self._take_beside(guards.newest(self._beside if told is None else told, await self._from_file()))
         return self._beside
 
@@ -137,16 +162,17 @@ class Guards:
         except (StoreError, TimeoutError) as error:
             return None, f"the store cannot be read: {str(error) or 'no answer in time'}"
 
-    async def _from_bus(self) -> tuple[tuple[Guard, ...] | None, str]:
+    async def _from_bus(self) -> tuple[Guard, ...] | None:
+        """None where it cannot be read: `_bus_problem` says why."""
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 entry = await self._bus.kv_get(self._bucket, self._key)
         except (BusError, TimeoutError) as error:
-            return None, f"the bus cannot be read: {str(error) or 'no answer in time'}"
-        if entry is None:
-            return (), ""
-        known = _decoded(entry.value, "the bus")
-        return known, "" if known is not None else "what the bus keeps of them cannot be read"
+            self._bus_problem = f"the bus cannot be read: {str(error) or 'no answer in time'}"
+            return None
+        known = () if entry is None else _decoded(entry.value, "the bus")
+        self._bus_problem = "" if known is not None else "what the bus keeps of them cannot be read"
+        return known
 
     async def _from_file(self) -> tuple[Guard, ...]:
         data = await self._file.read()

@@ -31,7 +31,7 @@ from navarch_common.config.problems import ConfigError
 from navarch_common.config.schema import TlsConfig
 from navarch_common.events.subjects import Subjects
 from navarch_common.guard_file import DiskGuardFile, GuardFile, NoGuardFile
-from navarch_common.guarding import Guards
+from navarch_common.guarding import Guards, StoreWord
 from navarch_common.in_force import FIRST_WAIT_S, ConfigWatch
 from navarch_common.metrics import Metrics
 from navarch_common.model.base import Service
@@ -96,6 +96,7 @@ class Deps:
     """Orders whose events this process's committers have left to its relay."""
     guard_file: GuardFile = field(default_factory=NoGuardFile)
     """Where this process keeps the guards beside the store and the bus."""
+    store_word: StoreWord = field(default_factory=StoreWord)
 
     @property
     def installation(self) -> str:

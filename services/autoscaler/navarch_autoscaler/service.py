@@ -162,6 +162,10 @@ class AutoscalerService:
         except UnknownStrategy as error:
             log.error("pool not sized", pool=pool, reason=str(error))
             return False
+        beside = await self._guards.beside()
+        if self._guards.doubt:
+            log.info("pool not sized", pool=pool, reason=f"somebody may hold it: {self._guards.doubt}")
+            return False
         sizing = size(
             before,
             config,
@@ -170,9 +174,7 @@ class AutoscalerService:
             tuple(wish.record.wish for wish in read.wishes if wish is not None),
             cluster=self._deps.cluster,
             generation=generation,
-            hold=hold_on(
-                newest([read.guard.record] if read.guard else [], await self._guards.beside()), pool, None, now
-            ),
+            hold=hold_on(newest([read.guard.record] if read.guard else [], beside), pool, None, now),
         )
         if read.record is not None and not sizing.changed:
             return False

@@ -93,8 +93,8 @@ class CloudCalls:
     ) -> Why | None:
         """Why the call must not be made after all. Fails closed."""
         reading = await self.guards.read(keys_of_pool(record.pool))
-        if not reading.readable:
-            return Why("guards-unreadable", f"it is not known whether we are frozen: {reading.problem}"[:300])
+        if reading.doubt:
+            return Why("guards-unreadable", f"it is not known whether we are frozen: {reading.doubt}"[:300])
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 standing, strange = await self._deps.life.standing()

@@ -34,6 +34,16 @@ def forbidden(
     return None
 
 
+def _forbidden(view: PoolView, act: Literal["launch", "terminate"], now: datetime) -> Why | None:
+    return forbidden(view.guards, view.meta, act, view.pool, now) or _unguarded(view)
+
+
+def _unguarded(view: PoolView) -> Why | None:
+    if not view.unguarded:
+        return None
+    return Why("guards-unreadable", f"it is not known what operators forbid: {view.unguarded}"[:300])
+
+
 def held(view: PoolView, node: NodeView | None, now: datetime) -> Why | None:
     """The hold on `node` or on its pool, or None; on the pool alone where `node` is None."""
     if node is not None and node.record.by_force:
@@ -44,17 +54,12 @@ def held(view: PoolView, node: NodeView | None, now: datetime) -> Why | None:
 def held_name(view: PoolView, node: str | None, now: datetime) -> Why | None:
     """As `held`, for a node that may have no record any more."""
     guard = hold_on(view.guards, view.pool, node, now)
-    return Why("held", held_text(guard)) if guard is not None else None
+    return Why("held", held_text(guard)) if guard is not None else _unguarded(view)
 
 
 def no_call(view: PoolView, now: datetime, node: NodeView | None = None) -> Why | None:
     """Why an intent that is on record may not be acted on, or None. A backoff delays new intents alone."""
-    return (
-        forbidden(view.guards, view.meta, "launch", view.pool, now)
-        or held(view, node, now)
-        or _out_of_hand(view)
-        or _backlog(view)
-    )
+    return _forbidden(view, "launch", now) or held(view, node, now) or _out_of_hand(view) or _backlog(view)
 
 
 def no_launch(view: PoolView, now: datetime, replaces: NodeView | None = None) -> Why | None:
@@ -69,7 +74,7 @@ def no_dropping(view: PoolView) -> Why | None:
 
 def no_termination(view: PoolView, now: datetime) -> Why | None:
     """Why nothing may be terminated, or None. Binds what is under way and what operators ask for, too."""
-    return forbidden(view.guards, view.meta, "terminate", view.pool, now)
+    return _forbidden(view, "terminate", now)
 
 
 def no_disruption(view: PoolView, now: datetime, node: NodeView | None = None, *, replaced: bool = False) -> Why | None:

@@ -233,6 +233,7 @@ class PoolReader:
             close_wish=close_wish.record if close_wish else None,
             close_wish_revision=_revision(close_wish),
             guards=newest((stored.record for stored in guards.values()), beside),
+            unguarded=self._beside.doubt,
             guard_revisions={name: stored.revision for name, stored in guards.items()},
             meta=meta.record if meta else None,
             meta_revision=_revision(meta),

@@ -132,6 +132,8 @@ class PoolView:
     close_wish_revision: int = ABSENT
     guards: tuple[Guard, ...] = ()
     """Of each guard the newest, wherever it was read."""
+    unguarded: str = ""
+    """Why it is not known what operators forbid; empty where it is."""
     guard_revisions: Mapping[str, int] = field(default_factory=dict)
     """What the store has, by guard name; those of the pool as a whole even where they are absent: a freeze that comes in
     between makes the commit conflict."""

@@ -2,8 +2,9 @@
 
 A fault that struck anywhere meets every edge that is walked shortly after, whoever walks it: what a crash does to a node
 need not have begun with that node. It meets those that were walked right before, too, whose news is still on its way; and
-a store that goes back meets every edge that it forgets. Not every pair means something, though. `is_meant` leaves out those whose fault cannot
-bear upon the edge, by what it breaks:
+a store that goes back meets every edge that it forgets. How a machine was made meets every edge that its own node walks.
+Not every pair means something, though. `is_meant` leaves out those whose fault cannot bear upon the edge, by what it
+breaks:
 
 - **Servers, processes and what travels between them** bear upon every edge: each is a commit that somebody decides, and
   that others hear of. So do operators.
@@ -95,8 +96,15 @@ class Coverage:
         """How often each fault struck."""
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By edge (`booting>validating`) and fault, how often they met."""
+        self._made_with: defaultdict[str, set[str]] = defaultdict(set)
+        """By node, what its machines were made with."""
         self._walked: deque[tuple[float, str, set[str]]] = deque(maxlen=KEPT)
         """When, which edge, and which faults it met."""
+
+    def made_with(self, fault: str, node: str) -> None:
+        """A machine of this node has this fault, and keeps it."""
+        self._made_with[node].add(fault)
+        self.met(fault)
 
     def met(self, fault: str, *, forgotten_s: float = 0.0) -> None:
         """The fault strikes now; what was done in the last `forgotten_s` seconds is undone."""
@@ -120,11 +128,12 @@ class Coverage:
             self._in_force[fault] -= 1
             self._struck[fault] = self._loop.time()
 
-    def edge(self, node: str, before: Phase | None, after: Phase) -> None:  # noqa: ARG002 - as checkers are told
+    def edge(self, node: str, before: Phase | None, after: Phase) -> None:
         now_s = self._loop.time()
         name = f"{before.value if before else 'none'}>{after.value}"
         counter = self.counts[name]
         counter[""] += 1
         faults = {fault for fault, at_s in self._struck.items() if now_s - at_s <= NEAR_S or self._in_force[fault]}
+        faults |= self._made_with.get(node, set())
         counter.update(faults)
         self._walked.append((now_s, name, faults))

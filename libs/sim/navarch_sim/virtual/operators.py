@@ -115,7 +115,10 @@ class Operators:
     async def freeze(self) -> None:
         pool = self._rng.choice([None, *(pool.name for pool in self._options.pools)])
         level: Any = self._rng.choice(("terminate", "launch", "all"))
-        seconds = self._rng.uniform(5.0, 40.0)
+        await self.freeze_for(self._rng.uniform(5.0, 40.0), pool, level)
+
+    async def freeze_for(self, seconds: float, pool: str | None, level: Any) -> None:
+        """One pool, or all. Not where it is frozen already."""
         if (pool or "") in self._orders.frozen:
             return
         ask = FreezeAsk(level=level, pool=pool, reason="the storm")

@@ -125,17 +125,27 @@ RARER: dict[str, dict[str, float]] = {
 """More of them, drawn apart."""
 RARER_RATIO = 0.15
 AMBUSHES: dict[str, dict[str, float]] = {
-    "time-is-up": {"ambush": 40.0, "never-boots": 0.4, "no-driver": 0.4, "dies-young": 0.3, "demand": 10.0},
+    "time-is-up": {
+        "ambush": 40.0, "never-boots": 0.4, "no-driver": 0.4, "dies-young": 0.3, "rollback-in-passing": 4.0, "demand": 10.0,
+    },
     "not-proven": {"ambush": 40.0, "never-boots": 0.2, "no-driver": 0.7, "demand": 10.0},
     "unknown-launches": {
         "ambush": 40.0, "launch-reply-lost": 0.5, "launch-lost": 0.4, "slow-cloud": 0.6, "cloud-refuses": 0.6, "demand": 15.0,
+        "freeze": 4.0, "rollback": 2.0, "rollback-in-passing": 4.0,
     },
-    "sent-away": {"wish": 20.0, "wish-in-passing": 25.0, "demand": 8.0},
+    "sent-away": {
+        "wish": 20.0, "wish-in-passing": 25.0, "demand": 8.0, "xid-burst": 3.0, "rollback": 2.0, "purge": 3.0, "dies-young": 0.4,
+    },
+    "frozen-out": {
+        "frozen-out": 60.0, "never-boots": 0.7, "no-driver": 0.6, "dies-young": 0.6,
+        "rollback-in-passing": 4.0, "xid-burst": 1.5, "demand": 20.0,
+    },
 }  # fmt: skip
-"""Those in which whatever there is strikes at such a turn, and the one of operators who end what has just begun; drawn
-apart as well."""
-AMBUSH_RATIO = 0.2
-_ALL_RATES = {*RATES, *MORE_RATES, "rollback-in-passing", "ambush"}
+"""Those in which whatever there is strikes at such a turn; and those of operators who end what has just begun, or who let
+nothing end while somebody's time runs out. Drawn apart as well."""
+AMBUSH_RATIO = 0.25
+_OF_STORIES = {"ambush", "frozen-out"}
+_ALL_RATES = {*RATES, *MORE_RATES, *_OF_STORIES, "rollback-in-passing"}
 BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "never-boots": 0.4, "dies-young": 0.4}
 
 
@@ -275,10 +285,10 @@ def with_ambush(seed: int, options: Options) -> Options:
     if rng.random() >= AMBUSH_RATIO:
         return options
     told = _crowded(_with_story(rng, options, AMBUSHES, registration_s=40.0), heartbeat_s=2.0)
-    if "ambush" not in told.rates:
+    if not _OF_STORIES & told.rates.keys():
         return told
     # Little else goes on, or the turn would never be taken; and what is made first is made as badly as what comes later.
-    quiet = {name: 0.3 * rate for name, rate in told.rates.items() if name not in ("ambush", "demand")}
+    quiet = {name: 0.3 * rate for name, rate in told.rates.items() if name not in {*_OF_STORIES, "demand"}}
     pools = tuple(msgspec.structs.replace(pool, zones=pool.zones[:1]) for pool in told.pools)
     return msgspec.structs.replace(told, calm_s=0.0, pools=pools, rates={**told.rates, **quiet})
 

@@ -69,6 +69,7 @@ class World:
         buses.faults.rng = part()
         build = Build(heartbeat_s=options.heartbeat_s, gpu_count=GPU_COUNT, boot_s=options.boot_s)
         sky = Sky(clock, part(), air, buses, subjects, build)
+        sky.made_with = coverage.made_with
         sky.condemn = lambda node, why: truth.condemn(node, why, loop.time())
         self.ground = Ground(
             loop, clock, subjects, air, SimStoreServer(clock), buses, sky, truth, coverage, History(loop)

@@ -103,6 +103,8 @@ class Sky:
         """Told the name of each call that begins, and the pool that it is about; empty where it is about all."""
         self.condemn: Callable[[str, str], None] = _nobody_cares
         """Told of nodes whose machine is lost, and why."""
+        self.made_with: Callable[[str, str], None] = _nobody_cares
+        """Told of the fault that a machine was made with, and of its node."""
         self._clock, self._rng, self._air, self._met = clock, rng, air, air.met
         self._gpu_count = build.gpu_count
         self.world = World(clock, rng, self._changed, weather=Weather(boot_time_s=build.boot_s))
@@ -166,18 +168,18 @@ class Sky:
         forecast, rng = self.forecast, self._rng
         if rng.random() < forecast.stillborn:
             self.doomed.add(machine.instance_id)
-            self._met("never-boots")
+            self.made_with("never-boots", machine.request.node)
             self.condemn(machine.request.node, "never boots")
         elif rng.random() < forecast.weak:
             later(forecast.boot_s + rng.uniform(0.0, 60.0), self._die_young, machine.instance_id)
         elif forecast.bare and rng.random() < forecast.bare:
             self.bare.add(machine.instance_id)
-            self._met("no-driver")
+            self.made_with("no-driver", machine.request.node)
             self.condemn(machine.request.node, "has no driver")
 
     def _die_young(self, instance_id: str) -> None:
         if self.machines[instance_id].power == "on":
-            self._met("dies-young")
+            self.made_with("dies-young", self.machines[instance_id].request.node)
             self.condemn(self.machines[instance_id].request.node, "died young")
             self.die(instance_id)
 
@@ -293,7 +295,7 @@ class Sky:
         return found
 
 
-def _nobody_cares(node: str, why: str) -> None:
+def _nobody_cares(one: str, other: str) -> None:
     """Until somebody does."""
 
 

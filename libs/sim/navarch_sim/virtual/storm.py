@@ -29,10 +29,13 @@ from navarch_sim.virtual.truth import Span
 
 SEEN_AFTER_S = 60.0
 """A machine that lives so long after a fatal line must be found failed."""
-AMBUSHERS = sorted({*RATES, *MORE_RATES, *RATIOS, *MORE_RATIOS} - {"never-boots", "dies-young"})
-"""What may strike at such a turn: everything but how a machine is made."""
+WORSE = sorted({*RATIOS, *MORE_RATIOS} - {"never-boots", "dies-young"})
+AMBUSHERS = sorted({*RATES, *MORE_RATES, *WORSE})
+"""What may strike at such a turn: everything but how a machine is made. The former have only a chance each time."""
 AMBUSH_S, AMBUSH_CHANCE = 10.0, 0.3
 BRINK = timedelta(seconds=5)
+FROZEN_OUT_S = 60.0
+"""So long a machine has to be given up and to be missed by its provider's list, and so long nothing may end."""
 
 
 class Storm:
@@ -50,6 +53,7 @@ class Storm:
         self.operators = Operators(ground, rng, options, plane, orders, self.last)
         self._said = 0
         self._ambushed: dict[tuple[str, Phase], None] = {}
+        self._frozen_out_once: dict[str, None] = {}
         self._armed: Counter[str] = Counter()
         """Faults that wait for their moment."""
         self._bus_up_since_s = 0.0
@@ -96,17 +100,52 @@ class Storm:
     async def _ambush(self) -> None:
         """Where some node's life is about to take a turn that is seldom taken, something goes wrong besides: once for each
         such turn, or it would never be taken."""
-        now, patience = self._stores.clock.now(), timedelta(seconds=self._options.registration_s)
-        turns = [
-            (record.node, record.phase) for record in self._stores.all_of(NODE) if _on_the_brink(record, now, patience)
-        ]
+        turns = [(record.node, record.phase) for record in self._on_the_brink()]
         fresh = [turn for turn in turns if turn not in self._ambushed]
         self._ambushed.update(dict.fromkeys(fresh))
-        for name in self._rng.sample(AMBUSHERS, min(2 * len(fresh), 6)):
-            if name in RATIOS or name in MORE_RATIOS:
+        self._strike_besides(AMBUSHERS, min(2 * len(fresh), 6))
+
+    def _on_the_brink(self) -> list[NodeRecord]:
+        now, patience = self._stores.clock.now(), timedelta(seconds=self._options.registration_s)
+        return [record for record in self._stores.all_of(NODE) if _runs_out(record, now, patience)]
+
+    def _strike_besides(self, faults: list[str], count: int) -> None:
+        """So many of these, now."""
+        for name in self._rng.sample(faults, count):
+            if name in WORSE:
                 self._worsen(name)
             else:  # Some take their time, and the next must not wait for them.
-                self._sides.append(self._loop.create_task(self._strike_of(name)(), name=f"storm/ambush/{name}"))
+                self._begin(name, self._strike_of(name)())
+
+    def _begin(self, name: str, strike: Coroutine[Any, Any, None]) -> None:
+        self._sides.append(self._loop.create_task(strike, name=f"storm/ambush/{name}"))
+
+    async def _frozen_out(self) -> None:
+        """Operators let nothing end while some machine's time runs out, and it is gone before they do again."""
+        late = [r for r in self._on_the_brink() if r.phase is not Phase.LAUNCH_UNKNOWN]
+        fresh = [r for r in late if r.node not in self._frozen_out_once]
+        if fresh:
+            record = self._rng.choice(fresh)
+            self._frozen_out_once[record.node] = None
+            self._begin("frozen-out", self._freeze_out(record))
+
+    async def _freeze_out(self, record: NodeRecord) -> None:
+        node, until_s = record.node, self._loop.time() + FROZEN_OUT_S
+        await self.operators.freeze_for(FROZEN_OUT_S, record.pool, "terminate")
+        given_up = False
+        while self._loop.time() < until_s:
+            known = next((known for known in self._stores.all_of(NODE) if known.node == node), None)
+            if known is not None and known.phase is Phase.REGISTRATION_TIMEOUT:
+                given_up = True
+                for machine in self._sky.machine_of(node):
+                    self._coverage.met("death")
+                    self._truth.condemn(node, "death", self._loop.time())
+                    self._sky.die(machine.instance_id)
+                self._strike_besides(WORSE, 2)
+            elif given_up:
+                self._strike_besides(AMBUSHERS, 8)
+                return
+            await asyncio.sleep(1.0)
 
     def _worsen(self, name: str) -> None:
         """A fault that has a chance each time has a good one for a while."""
@@ -511,7 +550,7 @@ class Storm:
             self._buses.publish(self._subjects.queue_depth(pool), str(depth).encode(), headers)
 
 
-def _on_the_brink(record: NodeRecord, now: datetime, patience: timedelta) -> bool:
+def _runs_out(record: NodeRecord, now: datetime, patience: timedelta) -> bool:
     """Whether its time to become usable is nearly up or just over, or nobody knows whether it has a machine."""
     if record.phase in (Phase.LAUNCH_UNKNOWN, Phase.REGISTRATION_TIMEOUT):
         return True
