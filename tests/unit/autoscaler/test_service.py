@@ -1,7 +1,7 @@
 """The autoscaler as a whole, over a store and a bus in memory: what wakes it, what it writes, what it refuses."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from msgspec import structs
@@ -26,7 +26,7 @@ from navarch_common.model.wish import POOL_WISH, PoolWish, Wish
 from navarch_common.rejects import Rejects
 from navarch_common.store.base import Beat, Stored
 from support import guards
-from support.deps import make_deps, running, until
+from support.deps import make_deps, running, until, without_bus
 from support.provisioner_pools import instance
 
 QUEUED = """
@@ -190,12 +190,16 @@ async def test_a_source_that_fell_silent_keeps_the_pool_from_shrinking(world: Wo
         await watch.desired(4)
 
 
+def scale(now: datetime, nodes: int) -> tuple[Key[PoolWish], PoolWish]:
+    wish = Wish(
+        id="r1", verb="scale", actor="operator:ada", at=now, expires_at=now + timedelta(hours=1), nodes=nodes
+    )  # fmt: skip
+    return POOL_WISH.key("training", "scale"), PoolWish(pool="training", wish=wish)
+
+
 async def test_an_operators_scale_is_answered(world: World) -> None:
     now = world.clock.now()
-    wish = Wish(
-        id="r1", verb="scale", actor="operator:ada", at=now, expires_at=now + timedelta(hours=1), nodes=7
-    )  # fmt: skip
-    await world.plant((POOL_WISH.key("training", "scale"), PoolWish(pool="training", wish=wish)))
+    await world.plant(scale(now, 7))
     async with running(service_of(world)):
         record = await Watch(world).desired(7)
     assert record.answers["r1"].outcome == "done"
@@ -255,6 +259,22 @@ async def test_a_pool_that_is_held_is_not_resized_until_it_is_released(world: Wo
         await world.plant((hold_key(pool="training"), guards.hold(2, active=False)))
         await world.bus.publish("navarch.metrics.queue.training", b"91")
         await watch.desired(7)
+
+
+async def test_while_it_is_not_known_whether_a_pool_is_held_it_is_not_resized(world: World) -> None:
+    service = service_of(world)
+    config = service._deps.config.current.config.pools["training"]
+    async with running(service):
+        await Watch(world).desired(3)
+        with without_bus(service._deps):
+            service._deps.store_word.enough = False
+            service._guards._beside_until_s = 0.0
+            await world.plant(scale(world.clock.now(), 7))
+            assert not await service._size("training", config)
+        assert (await Watch(world).desired(3)).answers == {}
+        service._guards._beside_until_s = 0.0
+        assert await service._size("training", config)
+        await Watch(world).desired(7)
 
 
 async def test_a_hold_that_only_the_bus_has_kept_holds_the_size(world: World) -> None:

@@ -12,7 +12,7 @@ from navarch_common.guards import freeze_key, hold_key
 from navarch_common.model.node import Phase
 from navarch_provisioner.settings import Timings
 from support import guards
-from support.deps import cut_off
+from support.deps import cut_off, without_bus
 from support.provisioner_world import CONFIG, QUICK, MemoryCloud, Rig
 
 MANY = CONFIG.replace(
@@ -90,6 +90,27 @@ async def test_while_neither_store_nor_bus_can_be_read_nothing_is_called(world: 
         assert outcome.withheld is not None
         assert outcome.withheld.code == "guards-unreadable"
         assert rig.cloud.calls == before
+
+
+async def test_a_store_that_comes_back_while_the_bus_is_away_lets_nothing_be_called_until_both_are_there(
+    world: World,
+) -> None:
+    rig = Rig(world, own=True)
+    async with rig.running():
+        await rig.grow(1)
+        record = (await rig.nodes(Phase.ACTIVE))[0]
+        before = list(rig.cloud.calls)
+        with cut_off(rig.deps):
+            await Guards(rig.deps).read()
+        with without_bus(rig.deps):
+            outcome = await rig.service._calls.make("terminate", record, lambda: True)
+        assert outcome.withheld is not None
+        assert outcome.withheld.code == "guards-unreadable"
+        assert "the store was away" in outcome.withheld.text
+        assert rig.cloud.calls == before
+        await Guards(rig.deps).read()
+        outcome = await rig.service._calls.make("terminate", record, lambda: True)
+        assert outcome.withheld is None
 
 
 async def test_a_held_node_is_cordoned_and_kept_and_replaced_when_it_is_released(world: World) -> None:

@@ -78,6 +78,24 @@ HELD: list[tuple[str, PoolView, list[str], str]] = [
 ]  # fmt: skip
 
 
+UNGUARDED: list[tuple[str, PoolView, list[str]]] = [
+    ("a failed node is cordoned and not replaced", pool(node("a", **FAILED), node("b")), ["cordon"]),
+    ("nothing is launched", pool(node("a"), desired=3), []),
+    ("what is planned is not launched", pool(node("a", Phase.PLANNED)), []),
+    ("nothing is scaled down", pool(node("a", work=idle(99, since=-9999)), node("b"), desired=1), []),
+    ("a machine that never registered is not given up", pool(node("a", Phase.BOOTING)), []),
+    ("what is ending already waits", pool(node("a", Phase.TERMINATING), node("b"), desired=1), []),
+    ("force does not help either", pool(node("a", wish=wish("terminate", force=True)), node("b")), []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("view", "expected"), [row[1:] for row in UNGUARDED], ids=[row[0] for row in UNGUARDED])
+def test_while_it_is_not_known_what_operators_forbid(view: PoolView, expected: list[str]) -> None:
+    planned = plan(replace(prepared(view), unguarded="the store was away"), NOW)
+    assert [act for act, _ in acts(planned)] == expected
+    assert expected or {block.why.code for block in planned.blocked} & {"guards-unreadable", "none-idle"}
+
+
 def prepared(view: PoolView) -> PoolView:
     """Where a node is to be gone, its provider says so; where one is late, it is long overdue."""
     nodes = {}

@@ -86,8 +86,41 @@ async def test_a_store_without_the_bus_is_enough_to_know(world: World) -> None:
     world.bus.lose_connection()
     reading = await guards.read()
     assert reading.readable
+    assert not reading.doubt
     assert reading.bus is None
     assert reading.guards == (freeze(1),)
+
+
+async def test_a_store_that_was_away_is_not_enough_to_know_while_the_bus_cannot_be_read(world: World) -> None:
+    """A freeze that was accepted meanwhile is on the bus alone, and the bus may go before anyone has written it back."""
+    deps = deps_of(world)
+    guards, others = Guards(deps), Guards(deps)
+    world.store.unavailable = True
+    await others.read()
+    world.bus.lose_connection()
+    world.store.unavailable = False
+    for _ in range(2):
+        assert "the store was away, and the bus cannot be read" in (await guards.read(keys_of_pool("training"))).doubt
+    others._beside_until_s = 0.0
+    await others.beside()
+    assert others.doubt
+    world.bus.restore_connection()
+    assert not (await guards.read()).doubt
+    world.bus.lose_connection()
+    assert not (await guards.read()).doubt
+
+
+async def test_a_store_that_lacks_what_the_bus_knew_is_not_enough_until_it_was_seen_to_have_it(world: World) -> None:
+    guards = Guards(deps_of(world))
+    await guards.publish([freeze(1)])
+    await guards.read()
+    world.bus.lose_connection()
+    assert (await guards.read()).doubt
+    world.bus.restore_connection()
+    await plant(world, freeze(1))
+    assert not (await guards.read()).doubt
+    world.bus.lose_connection()
+    assert not (await guards.read()).doubt
 
 
 async def test_where_neither_can_be_read_it_is_said_so_and_nothing_is_written(world: World) -> None:
@@ -96,6 +129,7 @@ async def test_where_neither_can_be_read_it_is_said_so_and_nothing_is_written(wo
     world.bus.lose_connection()
     reading = await Guards(deps).keep()
     assert not reading.readable
+    assert reading.doubt == reading.problem
     assert "the store cannot be read" in reading.problem
     assert "the bus cannot be read" in reading.problem
     assert await deps.guard_file.read() is None
