@@ -151,7 +151,8 @@ class PoolDefaults(Section, frozen=True, kw_only=True):
     drain: DrainConfig = DrainConfig()
     """How long work may take to leave."""
     registration_timeout: Patience = timedelta(minutes=10)
-    """From launch to the agent's registration; then the machine is given up."""
+    """From when its provider made the machine to its agent's registration, and as long from there until it is found
+    healthy; then it is given up."""
     max_step_up: Share = Share(4, 1.0)
     """Nodes that one decision or message may add, relative to the present count."""
     repair: tuple[Literal["reset_gpu", "reboot_node"], ...] = ()

@@ -118,7 +118,7 @@ class InstanceManagerConfig(Section, frozen=True, kw_only=True):
     """The reference's block; its timeout is that of every pool which has none of its own."""
 
     registration_timeout: Patience = timedelta(minutes=10)
-    """From launch to the agent's registration."""
+    """Of pools that say none themselves."""
     stale_check_interval: Interval = timedelta(minutes=1)
     """Accepted and not needed: deadlines are watched one by one."""
 
