@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 AGE_S = 5.0
 """Younger entries belong to the committer that wrote them, unless it has left them."""
 PERIOD_S = 1.0
+STALE_S = 5.0
+"""What was read so long ago is read again: it may have been told by others since, or forgotten with the store."""
 PAGE = 1000
 AT_ONCE = 32
 """Orders whose entries are published at the same time."""
@@ -86,8 +88,10 @@ class Relay:
         try:
             waiting = await self._store.outbox_length()
             while waiting:
+                read_at_s = asyncio.get_running_loop().time()
                 page = await self._store.outbox(older_than_s=0.0 if left else self._age_s, after_id=after, limit=PAGE)
-                await self._send([one for one in page if one.age_s >= self._age_s or one.order in left], stuck)
+                due = [one for one in page if one.age_s >= self._age_s or one.order in left]
+                await self._send(due, read_at_s, stuck)
                 if len(page) < PAGE:
                     break
                 after = page[-1].id
@@ -103,19 +107,22 @@ class Relay:
         }
         return error
 
-    async def _send(self, page: list[OutboxEntry], stuck: dict[str, str]) -> None:
+    async def _send(self, page: list[OutboxEntry], read_at_s: float, stuck: dict[str, str]) -> None:
         free = asyncio.Semaphore(AT_ONCE)
         by_order = groupby(sorted(page, key=attrgetter("order")), key=attrgetter("order"))
         async with asyncio.TaskGroup() as group:
             for order, entries in by_order:
                 if order not in stuck:
-                    group.create_task(self._send_order(order, list(entries), free, stuck), name=f"relay {order}")
+                    sending = self._send_order(order, list(entries), read_at_s, free, stuck)
+                    group.create_task(sending, name=f"relay {order}")
 
     async def _send_order(
-        self, order: str, entries: list[OutboxEntry], free: asyncio.Semaphore, stuck: dict[str, str]
+        self, order: str, entries: list[OutboxEntry], read_at_s: float, free: asyncio.Semaphore, stuck: dict[str, str]
     ) -> None:
         async with free:
             for entry in entries:
+                if asyncio.get_running_loop().time() - read_at_s > STALE_S:
+                    return
                 try:
                     sent = await self._publisher.settle(entry)
                 except (BusError, StoreError) as error:

@@ -192,6 +192,7 @@ class Checks:
             self.fail("phases", f"{record.node} went from {before.phase} to {record.phase}, written by {who}")
         if record.phase is Phase.TERMINATING and was is not record.phase:
             self._going[record.node] = self._loop.time(), record
+            self._check_floor(record)
         lease = applied.commit.lease
         if applied.process is not None and not record.node.startswith("_"):
             held = self._stores.contents.leases.get(f"provisioner/{record.pool}")
@@ -317,7 +318,6 @@ class Checks:
             since = self._truth.busy_since(node, now_s)
             if since is not None and since < (progress.since - BEGIN).total_seconds():
                 self.fail("work-is-respected", f"{node} was ended by scale-down with work on it since {since:.1f} s")
-            self._check_floor(record)
             return
         deadline_s = self._config.server.silence_deadline.total_seconds()
         if self._truth.longest_silence(node, now_s) >= deadline_s * 0.9:
@@ -326,15 +326,15 @@ class Checks:
         self.fail("healthy-lives", f"{node} was healthy and its machine was ended: {reason}")
 
     def _check_floor(self, leaving: NodeRecord) -> None:
+        """When it is decided: operators may take away others before it is done."""
         config = self._config.pools.get(leaving.pool)
-        if config is None:
+        if config is None or leaving.drain is None or leaving.drain.cause != "scale-down":
             return
-        usable = [
-            r for r in self._nodes.values() if r.pool == leaving.pool and r.phase is Phase.ACTIVE and self._is_well(r)
-        ]
-        if len(usable) < config.min_nodes and not any(
-            self._truth.of(r.node).fatal_at_s for r in self._nodes.values() if r.pool == leaving.pool
-        ):
+        pool = [record for record in self._nodes.values() if record.pool == leaving.pool]
+        excused = self._truth.of(leaving.node).wishes & {"terminate", "replace"}
+        excused |= {record.node for record in pool if self._truth.of(record.node).fatal_at_s is not None}
+        usable = [record for record in pool if record.phase is Phase.ACTIVE and self._is_well(record)]
+        if len(usable) < config.min_nodes and not excused:
             self.fail(
                 "floor",
                 f"{leaving.node} was taken away, and {leaving.pool} has {len(usable)} usable nodes of {config.min_nodes}",

@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.records import node_cordoned, node_failed, pool_resized
 from fixtures.world import World
+from navarch_common.store import relay as relay_module
 from navarch_common.store.base import Commit
 from navarch_common.store.committer import Committer
 from navarch_common.store.relay import Relay
@@ -57,6 +58,27 @@ async def test_an_entry_that_fails_holds_back_its_own_order_only(world: World, r
     assert await relay.step() == ""
     assert await ids_told(world) == [other, first, second]
     assert relay.status["published"] == 3
+
+
+async def test_what_was_read_long_ago_is_read_again_before_it_is_sent(
+    world: World, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that stood still has entries in hand that others have told since, or that a rolled-back store forgot."""
+    monkeypatch.setattr(relay_module, "STALE_S", 0.05)
+    committed = await world.store.commit(Commit(emit=(node_failed("n-1"), node_cordoned("n-1"))))
+    first, second = (entry.id for entry in committed.entries)
+    world.advance(10)
+    outbox_done = world.store.outbox_done
+
+    async def stand_still(ids: list[str]) -> None:
+        await asyncio.sleep(0.1)
+        await outbox_done(ids)
+        await outbox_done([second])  # as if the store had forgotten it
+
+    monkeypatch.setattr(world.store, "outbox_done", stand_still)
+    assert await relay.step() == ""
+    assert await relay.step() == ""
+    assert await ids_told(world) == [first]
 
 
 async def test_an_entry_that_was_stored_though_its_ack_was_lost_is_not_stored_twice(world: World, relay: Relay) -> None:
