@@ -16,6 +16,7 @@ ELSEWHERE = {
     "config": "Check a configuration file; print its schema.",
     "policy": "Check a health policy.",
     "inject": "Break a simulated machine, or make it busy.",
+    "xid": "What Xid and SXid codes mean; decode a kernel log.",
     "sim": "Run the services in a simulated world, seed by seed.",
 }
 """What `--help` says of our own commands that live in other distributions."""

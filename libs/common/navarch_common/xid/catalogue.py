@@ -49,7 +49,16 @@ def sxid_entry(code: int) -> CatalogueEntry:
 
 def xids() -> tuple[CatalogueEntry, ...]:
     """Return every listed Xid, by rising code."""
-    return tuple(sorted(_table("xid.csv").values(), key=lambda entry: entry.code))
+    return _sorted("xid.csv")
+
+
+def sxids() -> tuple[CatalogueEntry, ...]:
+    """Return every listed SXid, by rising code."""
+    return _sorted("sxid.csv")
+
+
+def _sorted(name: str) -> tuple[CatalogueEntry, ...]:
+    return tuple(sorted(_table(name).values(), key=lambda entry: entry.code))
 
 
 def _unclassified(family: str, code: int) -> CatalogueEntry:
