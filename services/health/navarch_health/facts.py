@@ -17,6 +17,7 @@ from navarch_common.model.gpu import Gpu
 from navarch_common.model.health import Episode, HealthRecord
 from navarch_common.model.node import NodeRecord
 from navarch_common.xid.catalogue import CatalogueEntry, sxid_entry, xid_entry
+from navarch_common.xid.decoding import meaning
 from navarch_common.xid.lines import KernelFault, parse_line
 from navarch_health.policy import Facts
 
@@ -84,8 +85,11 @@ def facts_of(
     episodes: tuple[Episode, ...],
 ) -> Facts:
     """`episodes` are those of this entity and code, this observation's included."""
-    entry = subject.catalogue
-    registration = node.registration
+    entry, registration = subject.catalogue, node.registration
+    fault = None if entry is None else _driver_words(observation, entry.code)
+    name, severity, advice = ("", "", "") if entry is None else (entry.name, str(entry.severity), entry.action)
+    if fault is not None:
+        name, severity, advice = meaning(fault)
     return Facts(
         event={
             "timestamp": _rfc3339(observation.at),
@@ -94,15 +98,15 @@ def facts_of(
             "system": observation.system or "DCGM_HEALTH_WATCH_UNKNOWN",
             "event_type": observation.event_type,
             "message": observation.message,
-            "metrics": _metrics(observation, entry),
+            "metrics": _metrics(observation, entry, fault),
             "code": subject.code,
             "pci": observation.pci,
             "gpu_instance": observation.gpu_instance,
             "source": observation.source,
             "injected": observation.injected,
-            "name": "" if entry is None else entry.name,
-            "severity": "" if entry is None else str(entry.severity),
-            "advice": "" if entry is None else entry.action,
+            "name": name,
+            "severity": str(severity),
+            "advice": advice,
         },
         entity={"id": subject.entity, "kind": subject.entity.partition(":")[0], "known": subject.gpu is not None},
         node={
@@ -128,12 +132,11 @@ def facts_of(
     )
 
 
-def _metrics(observation: Observation, entry: CatalogueEntry | None) -> dict[str, Any]:
+def _metrics(observation: Observation, entry: CatalogueEntry | None, fault: KernelFault | None) -> dict[str, Any]:
     metrics = {name: _bounded(value) for name, value in observation.metrics.items()}
     if entry is None:
         return metrics
     metrics[f"{observation.event_type}_code"] = entry.code
-    fault = _driver_words(observation, entry.code)
     for name, field in _WORDS.items() if fault is not None else ():
         if (value := getattr(fault, field)) is not None:
             metrics.setdefault(name, value)

@@ -100,7 +100,7 @@ class Decoder:
             return None
         if fault.pci is not None and fault.uuid is not None:
             self._uuids[fault.pci] = fault.uuid
-        name, severity, action = _meaning(fault)
+        name, severity, action = meaning(fault)
         return Decoded(
             kind=fault.kind,
             code=fault.code,
@@ -121,7 +121,8 @@ class Decoder:
         return f"{'switch' if fault.kind in ('sxid', 'sxid_detail') else 'device'}:{fault.pci}"
 
 
-def _meaning(fault: KernelFault) -> tuple[str, Severity, str]:
+def meaning(fault: KernelFault) -> tuple[str, Severity, str]:
+    """What it is called, how bad it is, and what is advised in one word."""
     if fault.kind not in ("xid", "sxid", "sxid_detail"):
         return MEANINGS[fault.kind]
     assert fault.code is not None
