@@ -14,7 +14,7 @@ from navarch_cli.session import _OUTPUT, _SERVER, _TIMEOUT, _TOKEN, NOT_DONE, Ou
 ELSEWHERE = {
     "up": "Run a whole fleet here: control plane, servers and simulated machines.",
     "config": "Check a configuration file; print its schema.",
-    "policy": "Check a health policy.",
+    "policy": "Check a health policy, and try it on an event.",
     "inject": "Break a simulated machine, or make it busy.",
     "xid": "What Xid and SXid codes mean; decode a kernel log.",
     "sim": "Run the services in a simulated world, seed by seed.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,11 @@ from navarch_health.policy_file import PolicyFile, PolicyUnusable
 from navarch_health.settings import HealthSettings
 
 GOOD = "metadata: {name: mine}\nrules:\n  - {name: one, condition: 'true', result: degraded, after: 3, mode: shadow}\n"
+TRIED = """
+rules:
+  - {name: all, condition: 'true', result: degraded, mode: shadow}
+  - {name: lost, condition: event.metrics.xid_code == 79, result: unhealthy, action: reboot_node, takes_work: true}
+"""
 BAD = "rules:\n  - {name: one, condition: 'evnt.x', result: degraded}\n"
 
 
@@ -46,6 +52,62 @@ def test_a_bad_policy_is_one_line_for_each_mistake_and_no_traceback() -> None:
     assert "<stdin>:2:" in err
     assert "rules[0] (one): column 5 of the condition: undeclared reference" in err
     assert "1 mistake; nothing was changed" in err
+
+
+def test_an_event_is_tried_against_a_policy(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(TRIED)
+    events = (
+        '{"event_type": "xid", "code": 79, "pci": "0000:3b:00"}',
+        '{"event_type": "thermal", "metrics": {"temperature": 90}}',
+    )
+    arguments = [word for event in events for word in ("--event", event)]
+    code, out, _ = run("test", str(tmp_path / "p.yaml"), *arguments, "-o", "json")
+    assert code == 0
+    lost, hot = json.loads(out)
+    assert lost == {
+        "code": "xid-79", "entity": "gpu:0000:3b:00", "rule": "lost", "result": "unhealthy", "action": "reboot_node",
+        "takes_work": True, "shadow": ["all"], "errors": [],
+    }  # fmt: skip
+    assert (hot["rule"], hot["result"], hot["errors"]) == ("", "healthy", ["lost"])
+    assert "none matches" in run("test", str(tmp_path / "p.yaml"), *arguments)[1]
+
+
+def test_a_rule_that_counts_is_tried_with_so_many_episodes(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(GOOD.replace(", mode: shadow", ""))
+    event = ("--event", '{"event_type": "xid", "code": 13}', "-o", "name")
+    assert [run("test", str(tmp_path / "p.yaml"), *event, "--episode", n)[1] for n in "123"] == [
+        "none\n",
+        "none\n",
+        "one\n",
+    ]
+
+
+def test_the_built_in_policy_can_be_tried() -> None:
+    assert "gpu-fell-off-the-bus" in run("test", "default", "--event", '{"event_type": "xid", "code": 79}')[1]
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ("x", "malformed"),
+        ("[]", "Expected `object`"),
+        ('{"code": 79}', "event_type"),
+        ('{"event_type": "xid", "code": -1}', "$.code"),
+        ('{"event_type": "xid", "cod": 79}', "has no key 'cod'; expected of at, event_type"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_what_is_no_event_is_refused(event: str, words: str) -> None:
+    code, out, err = run("test", "default", "--event", '{"event_type": "xid"}', "--event", event)
+    assert (code, out) == (2, "")
+    assert "--event 2" in err
+    assert words in err
+
+
+def test_events_are_not_tried_against_a_bad_policy() -> None:
+    code, out, err = run("test", "-", "--event", '{"event_type": "xid"}', text=BAD)
+    assert (code, out) == (1, "")
+    assert "1 mistake" in err
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "binary"])
