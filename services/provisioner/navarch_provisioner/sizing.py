@@ -27,12 +27,13 @@ SCALE_DOWN_AT_ONCE = 10
 
 def holds_place(pool: PoolView, view: NodeView) -> bool:
     """Whether a living node counts towards the desired count."""
-    if view.phase in LEAVING or pool.replacement_of(view) is not None:
+    record = view.record
+    if record.phase in LEAVING or pool.replacement_of(view) is not None:
         return False
-    progress = view.record.drain
-    if view.phase is Phase.DRAINING and progress is not None and progress.then_terminate:
+    progress = record.drain
+    if record.phase is Phase.DRAINING and progress is not None and progress.then_terminate:
         # Its replacement came to nothing and another will be planned: until then it keeps the place.
-        return progress.cause != "scale-down" and view.record.replaced_by is not None
+        return progress.cause != "scale-down" and record.replaced_by is not None
     return True
 
 

@@ -184,7 +184,7 @@ class PoolView:
     @cached_property
     def living(self) -> list[NodeView]:
         """Nodes that may have a machine, in the order of their birth."""
-        return [view for view in self.nodes.values() if view.phase not in ENDED]
+        return [view for view in self.nodes.values() if view.record.phase not in ENDED]
 
     @property
     def safe_mode(self) -> bool:

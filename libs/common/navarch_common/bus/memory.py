@@ -158,8 +158,9 @@ class MemoryServer:
 
     def ensure(self, spec: StreamSpec) -> None:
         """Makes a stream, or has it take on what may change of it. Raises `StreamRefused`."""
-        self._uncovered.clear()
         found = self.streams.get(spec.name)
+        if found is None or found.spec.subjects != spec.subjects:
+            self._uncovered.clear()
         if found is None:
             for other in self.streams.values():
                 if any(overlap(a, b) for a in spec.subjects for b in other.spec.subjects):
