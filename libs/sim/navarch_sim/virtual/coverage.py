@@ -17,7 +17,7 @@ breaks:
 - **Reports that come again, or are acknowledged late or never**, bear upon what reports make of a node: it registers, is
   found healthy or not, answers what it was told.
 - **Demand, and the loss of the stream that it comes by**, bear upon sizes: what is planned, dropped again, taken away and
-  kept after all.
+  kept after all. A machine that was never used leaves for other reasons.
 - **Outages, and a store that goes back**, let nobody's time run out: who could not hear, or must rebuild, gives nobody up
   before everyone has had time to speak again, which is longer than a fault is near.
 """
@@ -55,7 +55,7 @@ _FOUND = {f"none>{phase}" for phase in ("booting", "validating", "active", "drai
 }
 """Machines that the store had forgotten, found at their cloud."""
 _LISTED = _ENDS | _FOUND | {"booting>terminated", "validating>terminated", "registration_timeout>terminated"}
-_SIZE = {"none>planned", "planned>launch_failed", "planned>launching", *_OUT}
+_SIZE = {"none>planned", "planned>launch_failed", "planned>launching", *_OUT} - {"validating>draining"}
 
 MEANT: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("app-xid", "death", "flap", "silence", "work", "xid", "xid-burst"), frozenset(_MACHINE | _FOUND)),

@@ -130,7 +130,7 @@ AMBUSHES: dict[str, dict[str, float]] = {
     },
     "not-proven": {"ambush": 40.0, "never-boots": 0.2, "no-driver": 0.7, "demand": 10.0},
     "unknown-launches": {
-        "ambush": 40.0, "launch-reply-lost": 0.5, "launch-lost": 0.4, "slow-cloud": 0.6, "cloud-refuses": 0.6, "demand": 15.0,
+        "ambush": 40.0, "launch-reply-lost": 0.5, "launch-lost": 0.6, "slow-cloud": 0.6, "cloud-refuses": 0.6, "demand": 15.0,
         "freeze": 4.0, "rollback": 2.0, "rollback-in-passing": 4.0,
     },
     "sent-away": {
@@ -140,10 +140,15 @@ AMBUSHES: dict[str, dict[str, float]] = {
         "frozen-out": 60.0, "never-boots": 0.7, "no-driver": 0.6, "dies-young": 0.6,
         "rollback-in-passing": 4.0, "xid-burst": 1.5, "demand": 20.0,
     },
+    "found-broken": {
+        "deep-rollback": 4.0, "xid": 10.0, "xid-in-passing": 12.0, "xid-burst": 4.0, "app-xid": 9.0, "death": 2.0,
+        "store-outage": 4.0, "dies-young": 0.3, "demand": 14.0,
+    },
 }  # fmt: skip
-"""Those in which whatever there is strikes at such a turn; and those of operators who end what has just begun, or who let
-nothing end while somebody's time runs out. Drawn apart as well."""
-AMBUSH_RATIO = 0.25
+"""Those in which whatever there is strikes at such a turn; of operators who end what has just begun, or who let nothing end
+while somebody's time runs out; and of machines that a store had forgotten, and that are found again broken. Drawn apart as
+well."""
+AMBUSH_RATIO = 0.3
 _OF_STORIES = {"ambush", "frozen-out"}
 _ALL_RATES = {*RATES, *MORE_RATES, *_OF_STORIES, "rollback-in-passing"}
 BAD_CLOUD: dict[str, float] = {"launch-reply-lost": 0.5, "launch-lost": 0.4, "never-boots": 0.4, "dies-young": 0.4}
