@@ -121,7 +121,7 @@ def test_seeds_make_orders_rare_moments_and_crowds_and_what_came_first_is_as_it_
     drawn = [draw(seed) for seed in range(1, 400)]
     rarer = {name for stories in (RARER, AMBUSHES) for story in stories.values() for name in story}
     assert {name for options in drawn for name in options.rates} == {
-        *RATES, *MORE_RATES, "rollback-in-passing", "ambush",
+        *RATES, *MORE_RATES, "rollback-in-passing", "ambush", "frozen-out",
     }  # fmt: skip
     assert rarer <= {name for options in drawn for name in (*options.rates, *options.ratios)}
     assert {name for options in drawn for name in options.ratios} == {*RATIOS, *MORE_RATIOS, *BAD_IMAGE}
