@@ -94,7 +94,8 @@ class PoolWorker:
         self._tries: dict[str, int] = {}
         """By node and call, how often in a row it settled nothing."""
         self._told: dict[str, tuple[bool, bool]] = {}
-        self._disconnects = deps.bus.status.disconnects
+        self._bus = deps.bus.status
+        """As it was at the last look."""
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -159,10 +160,10 @@ class PoolWorker:
         return self.view
 
     def _watch(self) -> None:
-        """While the bus is away no report can arrive: that a machine was not heard then proves nothing of it."""
-        status = self._deps.bus.status
-        if not status.connected or status.disconnects != self._disconnects:
-            self._disconnects = status.disconnects
+        """While the bus is away no report can arrive: that a machine was not heard then proves nothing of it. Between two
+        looks it may have been away for all but a moment."""
+        before, self._bus = self._bus, self._deps.bus.status
+        if not (before.connected and self._bus.connected) or self._bus.disconnects != before.disconnects:
             self.memory.watching_since = self._deps.clock.now()
 
     async def _take_all(self, view: PoolView, planned: Plan) -> tuple[int, int]:

@@ -6,10 +6,11 @@ or its time is over. Nothing here asks a service what it thinks: records, clouds
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import msgspec
 
-from navarch_common.bus.base import Delivery
+from navarch_common.bus.base import Delivery, StoredMessage
 from navarch_common.config import Config
 from navarch_common.events import BadMessage, decode
 from navarch_common.events.codec import decode_event
@@ -19,7 +20,9 @@ from navarch_common.model.cluster import InboxRecord
 from navarch_common.model.health import HEALTH, HealthRecord, HealthStatus
 from navarch_common.model.node import ENDED, NODE, NodeRecord, Phase
 from navarch_common.model.pool import POOL, SUPPLY, SupplyRecord
-from navarch_common.store.encoding import split_value
+from navarch_common.store.encoding import from_us, split_value
+from navarch_common.store.publish import PUBLISH_TIMEOUT_S
+from navarch_common.store.relay import STALE_S
 from navarch_provisioner import lifecycle
 from navarch_sim.fake_cloud.world import FakeMachine
 from navarch_sim.virtual import bounds
@@ -75,6 +78,8 @@ ACKED_WITHIN_S = 10.0
 """A report is acknowledged so soon after its verdict was committed: what has happened is told first."""
 JUDGED_WITHIN_S = 20.0
 """A fatal fault whose report was acknowledged is on record by then; for an honest service it was before."""
+ON_ITS_WAY = timedelta(seconds=STALE_S + 2 * PUBLISH_TIMEOUT_S)
+"""An event is stored so soon after it was read from the outbox, or given up."""
 FATAL_XIDS = frozenset({64, 79})
 """Which no policy of this world judges otherwise, and nothing but its kernel line tells of."""
 
@@ -116,6 +121,10 @@ class Checks:
         """By node, when it was decided that its machine ends, and as what."""
         self._forgotten_us = 0
         """When it was last: an outbox that is gone keeps nobody's order."""
+        self._remembered_us = 0
+        """Up to which revision it then remembered."""
+        self._not_up: set[str] = set()
+        """Nodes whose machine was booting once more when its time was up."""
         self._from_before: frozenset[str] = frozenset()
         """Nodes without a machine on record when the store was put back: there may be one all the same."""
         self.failed_told: dict[tuple[str, str], int] = {}
@@ -140,7 +149,7 @@ class Checks:
         self._unjudged_s |= dict.fromkeys(before.keys() - self._failed.keys(), self._loop.time())
         self._from_before |= {node for node, record in self._nodes.items() if record.phase in _BEFORE_MACHINE}
         self._lives += 1
-        self._forgotten_us = self._stores.now_us()
+        self._remembered_us, self._forgotten_us = self._stores.contents.revision, self._stores.now_us()
         waiting = self._stores.contents.outbox.items()
         self._untold = {
             id_: entry.subject for id_, entry in waiting if id_ not in self._ids and id_ not in self._audits
@@ -190,6 +199,8 @@ class Checks:
             self.bounds.on_node(was, record, self._nodes, self._loop.time())
         if before is not None and was is not record.phase and not lifecycle.may_follow(before.phase, record.phase):
             self.fail("phases", f"{record.node} went from {before.phase} to {record.phase}, written by {who}")
+        if record.phase is Phase.REGISTRATION_TIMEOUT and not self._sky.plug_of(record.node):
+            self._not_up |= {one.request.node for one in self._sky.machine_of(record.node) if one.boots > 1}
         if record.phase is Phase.TERMINATING and was is not record.phase:
             self._going[record.node] = self._loop.time(), record
             self._check_floor(record)
@@ -311,7 +322,7 @@ class Checks:
             return  # A leak that was collected: `no-leak` and `one-machine` judge how it came to be.
         truth = self._truth.of(node)
         wished = truth.wishes & {"terminate", "replace"}
-        if truth.fatal_at_s is not None or wished:
+        if truth.fatal_at_s is not None or wished or node in self._not_up:
             return
         progress = record.drain
         if progress is not None and progress.cause == "scale-down":
@@ -365,13 +376,18 @@ class Checks:
             self._ids[event.id] = message.data
             if event.node:
                 last = self._rev_of.get(event.node, 0)
-                if event.rev < last and last > self._forgotten_us:
+                if event.rev < last and last > self._forgotten_us and not self._was_on_its_way(event.rev, message):
                     self.fail("order", f"{event.KIND} of {event.node} at {event.rev} came after {last}")
                 self._rev_of[event.node] = max(last, event.rev)
             if isinstance(event, NodeFailed):
                 self.failed_told[event.node, event.failure_id] = sequence
         self._looked_through = stream.last_sequence
         self._listen_to_audits()
+
+    def _was_on_its_way(self, rev: int, message: StoredMessage) -> bool:
+        """Whether an event was sent by somebody who had committed it, or read it, before the store forgot it."""
+        forgotten = self._remembered_us < rev <= self._forgotten_us
+        return forgotten and message.stored_at - from_us(self._forgotten_us) <= ON_ITS_WAY
 
     def _listen_to_audits(self) -> None:
         stream = self._buses.streams.get(self._subjects.stream("AUDIT"))
