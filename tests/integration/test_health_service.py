@@ -580,6 +580,36 @@ async def test_the_last_healthy_node_of_a_pool_never_fails_by_silence_alone(worl
     assert await world.events("node.failed") == []
 
 
+@pytest.mark.parametrize("moment", ["before it counts again", "after it has counted"])
+async def test_the_last_healthy_node_is_not_made_the_last_by_two_copies_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A copy is about to fail a silent node; another copy fails the pool's only healthy one in that moment."""
+    silent, heard = NAMES[:2]
+    rig, other = await fleet_of(world, silent, heard), Rig(world, instance="copy-2", own=True)
+    async with rig.running():
+        await settle(rig, silent, heard)
+        await rig.pass_time(290, [heard])
+        read, raced = world.store.get_many, False
+        about = VERDICTS.key("training") if moment == "before it counts again" else HEALTH.key(silent)
+
+        async def read_while_another_copy_judges(keys):  # type: ignore[no-untyped-def]
+            nonlocal raced
+            found = await read(keys)
+            if not raced and about in keys:
+                raced = True
+                await other.service._reports._judge(said(heard), "", again=False)
+            return found
+
+        monkeypatch.setattr(world.store, "get_many", read_while_another_copy_judges)
+        await rig.pass_time(60, [heard])
+        assert raced
+        assert (await rig.health(heard)).status == STATUS.UNHEALTHY
+        assert (await rig.health(silent)).status == STATUS.SUSPECT
+        assert (await rig.health(silent)).reasons[-1].code == "pool-guard"
+    assert [failed.node for failed in await world.events("node.failed")] == [heard]
+
+
 async def test_a_deaf_observer_condemns_nobody_for_silence(world: World) -> None:
     rig = await fleet_of(world, *NAMES)
     async with rig.running():

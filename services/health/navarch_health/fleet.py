@@ -113,6 +113,10 @@ class Fleet:
         over what changed before it and has not been read yet."""
         self._fresh |= self._take((node,), (health,), now)
 
+    async def reread(self, now: datetime) -> None:
+        """A further look within a pass: what it finds is `taken` by the next. Raises `StoreError`."""
+        self._fresh |= await self.refresh(now)
+
     def taken(self) -> set[str]:
         """Nodes of which something was noted since the last call."""
         fresh, self._fresh = self._fresh, set()

@@ -2,13 +2,14 @@
 where somebody else was quicker.
 
 Every commit expects the node's and the health record's revision, so no verdict outlives the node it is about and none
-overwrites another; a verdict whose class changed renews its pool's marker, which scale-down and terminate expect.
+overwrites another; a verdict whose class changed renews its pool's marker. Who counts a pool's healthy nodes before
+acting expects that marker: scale-down, terminate, and a verdict from silence.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from navarch_common.bus.base import BusError
 from navarch_common.errors import NavarchError
 from navarch_common.events.kinds import NodeFailed
+from navarch_common.model.base import AnyKey
 from navarch_common.model.health import HEALTH, HealthRecord
 from navarch_common.model.node import NODE, NodeRecord
 from navarch_common.model.pool import VERDICTS, VerdictsMarker
@@ -48,12 +50,20 @@ class Verdicts:
         return Context(cluster=self._deps.cluster, now=self._deps.clock.now(), trace=trace)
 
     async def change(
-        self, name: str, decide: Decide, trace: str = "", *, create: bool = False, settle: bool = False
+        self,
+        name: str,
+        decide: Decide,
+        trace: str = "",
+        *,
+        create: bool = False,
+        settle: bool = False,
+        rests_on: Mapping[AnyKey, int] | None = None,
     ) -> Change | None:
         """Reads, decides and commits; returns what was committed, None where nothing was to change.
 
         With `create` a watched node without a record of its generation gets one, also where nothing else is to change.
         With `settle` it is also made sure that nothing to change was not read from a commit that may yet be forgotten.
+        `rests_on` are revisions of other records that the decision rests on: one that moved is a `Conflict` at once.
 
         Raises `UnknownNode`, what `decide` raises, `Conflict` after too many tries, `StoreError`, and `TimeoutError`:
         after the last two the outcome is unknown.
@@ -61,14 +71,16 @@ class Verdicts:
         for left in range(TRIES - 1, -1, -1):
             try:
                 async with asyncio.timeout(COMMIT_LIMIT_S):
-                    return await self._once(name, decide, trace, create=create, settle=settle)
+                    return await self._once(name, decide, trace, create=create, settle=settle, rests_on=rests_on or {})
             except Conflict as conflict:
-                if not left:
+                if not left or rests_on:
                     raise
                 log.debug("verdict made anew", node=name, conflict=str(conflict))
         raise AssertionError("unreachable")
 
-    async def _once(self, name: str, decide: Decide, trace: str, *, create: bool, settle: bool) -> Change | None:
+    async def _once(
+        self, name: str, decide: Decide, trace: str, *, create: bool, settle: bool, rests_on: Mapping[AnyKey, int]
+    ) -> Change | None:
         node, health = await self._deps.store.get_many([NODE.key(name), HEALTH.key(name)])
         if node is None:
             raise UnknownNode(f"there is no record of node {name}")
@@ -88,18 +100,24 @@ class Verdicts:
             if health is not None:
                 self._fleet.note(node, health, self._deps.clock.now())
             return None
-        await self._commit(node, health, change, fresh=not known)
+        await self._commit(node, health, change, rests_on, fresh=not known)
         return change
 
     async def _commit(
-        self, node: Stored[NodeRecord], health: Stored[HealthRecord] | None, change: Change, *, fresh: bool
+        self,
+        node: Stored[NodeRecord],
+        health: Stored[HealthRecord] | None,
+        change: Change,
+        rests_on: Mapping[AnyKey, int],
+        *,
+        fresh: bool,
     ) -> None:
         record = change.record
         key = HEALTH.key(record.node)
         moved = change.class_changed or fresh
         revision = await self._deps.committer.commit(
             Commit(
-                expect={key: ABSENT if health is None else health.revision, node.key: node.revision},
+                expect={key: ABSENT if health is None else health.revision, node.key: node.revision, **rests_on},
                 put={key: record},
                 touch={VERDICTS.key(record.pool): VerdictsMarker(pool=record.pool)} if moved else {},
                 emit=change.events,

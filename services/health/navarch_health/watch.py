@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -17,9 +17,10 @@ import structlog
 from msgspec import structs
 
 from navarch_common.events.kinds import Alarm
-from navarch_common.model.base import Reason, with_reason
+from navarch_common.model.base import AnyKey, Reason, with_reason
 from navarch_common.model.health import ALARM, HealthRecord, HealthStatus
 from navarch_common.model.node import NodeRecord, ProviderState
+from navarch_common.model.pool import VERDICTS
 from navarch_common.run import Deps
 from navarch_common.store.base import ABSENT, Commit, Conflict, StoreError
 from navarch_health import life
@@ -177,13 +178,7 @@ class Watch:
 
     async def _judge(self, silent: dict[str, datetime], now: datetime) -> dict[str, int]:
         deaf = self.deaf(now)
-        pools = {self._fleet.tracked[name].pool for name in silent}
-        lives = tuple(self._life(name, silent) for pool in pools for name in sorted(self._fleet.watched[pool]))
-        heard_since = max(self._observer.heard_since, self._mass_at or self._observer.heard_since)
-        ruling = rule_on_silence(
-            lives, now, self.settings.patience, fleet=self._fleet.watched_count, zones=self._zones(lives),
-            heard_since=heard_since, deaf=deaf,
-        )  # fmt: skip
+        lives, ruling = self._rule(silent, now, deaf)
         self._mass_at = now if ruling.mass else self._mass_at
         self._dark_at |= dict.fromkeys(ruling.dark, now)
         self.suspects = frozenset(one.node for one in lives if one.silent and one.suspect_since is not None)
@@ -191,12 +186,48 @@ class Watch:
         if not deaf:
             await self._alarm(ruling, now)
         self._tell_held(ruling.decisions)
-        acts = [decision for decision in ruling.decisions if decision.verdict != "held" or decision.code in _TOLD]
+        acts = [d for d in ruling.decisions if d.verdict in ("suspect", "gone") or d.code in _TOLD]
         await self._side_by_side([(d.node, self._acting(d, silent[d.node])) for d in acts])
+        if failing := [d.node for d in ruling.decisions if d.verdict == "failed"]:
+            await self._give_up(failing, silent, now)
         counts = {"suspect": 0, "failed": 0, "gone": 0, "held": 0}
         for decision in ruling.decisions:
             counts[decision.verdict] += 1
         return counts
+
+    def _rule(self, silent: dict[str, datetime], now: datetime, deaf: str) -> tuple[tuple[Life, ...], Ruling]:
+        """What their silence means by what is known now, and of whom it was decided."""
+        pools = {tracked.pool for name in silent if (tracked := self._fleet.tracked.get(name)) is not None}
+        lives = tuple(self._life(name, silent) for pool in pools for name in sorted(self._fleet.watched[pool]))
+        heard_since = max(self._observer.heard_since, self._mass_at or self._observer.heard_since)
+        ruling = rule_on_silence(
+            lives, now, self.settings.patience, fleet=self._fleet.watched_count, zones=self._zones(lives),
+            heard_since=heard_since, deaf=deaf,
+        )  # fmt: skip
+        return lives, ruling
+
+    async def _give_up(self, failing: list[str], silent: dict[str, datetime], now: datetime) -> None:
+        """Fails nodes by their silence alone, each by a commit that rests on its pool's verdicts as they were counted.
+
+        How many of a pool are healthy, and how many have failed, may be another by the hand of another copy since this
+        pass looked. So the pools' markers are read, then what has changed, and what still follows is committed.
+        """
+        markers = [VERDICTS.key(pool) for pool in sorted({self._fleet.tracked[name].pool for name in failing})]
+        found = await self._deps.store.get_many(markers)
+        rests_on = {
+            key: ABSENT if stored is None else stored.revision for key, stored in zip(markers, found, strict=True)
+        }
+        await self._fleet.reread(now)
+        _, ruling = self._rule(silent, now, self.deaf(now))
+        for decision in ruling.decisions:
+            key = VERDICTS.key(self._fleet.tracked[decision.node].pool)
+            if decision.verdict != "failed" or key not in rests_on:
+                continue
+            done = await self._one(decision.node, self._acting(decision, silent[decision.node]), {key: rests_on[key]})
+            if done is None:
+                del rests_on[key]  # The pool is counted anew in the next pass.
+            else:
+                rests_on[key] = self._fleet.health[decision.node].revision
 
     def _life(self, name: str, silent: dict[str, datetime]) -> Life:
         tracked, health = self._fleet.tracked[name], self._fleet.health.get(name)
@@ -300,16 +331,22 @@ class Watch:
                 log.warning("verdict held back", node=decision.node, code=decision.code, reason=decision.reason)
         self._told = held
 
+    async def _one(
+        self, name: str, decide: Decide, rests_on: Mapping[AnyKey, int] | None = None, *, create: bool = False
+    ) -> Change | None:
+        try:
+            with self._deps.telemetry.span("verdict", node=name) as span:
+                return await self._verdicts.change(name, decide, span.traceparent, create=create, rests_on=rests_on)
+        except (UnknownNode, Conflict) as error:
+            log.info("verdict left to the next pass", node=name, why=str(error))
+            return None
+
     async def _side_by_side(self, work: list[tuple[str, Decide]], *, create: bool = False) -> None:
         gate = asyncio.Semaphore(SIDE_BY_SIDE)
 
         async def one(name: str, decide: Decide) -> None:
             async with gate:
-                try:
-                    with self._deps.telemetry.span("verdict", node=name) as span:
-                        await self._verdicts.change(name, decide, span.traceparent, create=create)
-                except (UnknownNode, Conflict) as error:
-                    log.info("verdict left to the next pass", node=name, why=str(error))
+                await self._one(name, decide, create=create)
 
         if len(work) == 1:
             await one(*work[0])
