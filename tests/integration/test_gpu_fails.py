@@ -14,7 +14,7 @@ from support.plane import FALLEN_OFF, GPU_3, Plane, PlaneKeeper, xid
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 CONFIG = """
-server: {heartbeat_interval: 250ms, heartbeat_timeout: 4s}
+server: {heartbeat_interval: 250ms, heartbeat_timeout: 4s, health_check_interval: 500ms}
 providers:
   local: {type: local, gpu_count: 8}
 defaults:
@@ -115,6 +115,26 @@ def test_an_injected_fault_is_the_same_as_a_line_in_the_log(plane: Plane) -> Non
     assert GPU_3 in plane.navarch("inject", node, "xid", "79", "--gpu", "3")
     assert plane.hears("node.failed", node).event["gpus"][0]["index"] == 3
     plane.healed(node)
+
+
+def test_what_a_driver_reads_of_a_gpu_degrades_its_node_until_it_is_over(plane: Plane) -> None:
+    node = min(plane.settled(3))
+    plane.navarch("inject", node, "reading", "remap_pending=true", "--gpu", "3")
+    event = plane.hears("node.degraded", node).event
+    assert (event["code"], event["rule"]) == ("remap_pending", "memory-repair-waits")
+    assert GPU_3 in event["reason"]
+    plane.navarch("inject", node, "heal")
+    plane.hears("node.recovered", node)
+    assert node in plane.settled(3), "nothing was replaced"
+
+
+def test_a_gpu_that_is_lost_without_any_line_is_found_by_its_driver_and_replaced(plane: Plane) -> None:
+    node = min(plane.settled(3))
+    plane.navarch("inject", node, "gpu-lost", "--gpu", "3")
+    event = plane.hears("node.failed", node).event
+    assert (event["code"], event["rule"]) == ("gpu_lost", "gpu-fell-off-the-bus-without-xid")
+    assert event["gpus"][0]["index"] == 3
+    assert node not in plane.healed(node)
 
 
 def test_faults_of_applications_and_codes_that_nobody_knows_destroy_nothing(plane: Plane) -> None:

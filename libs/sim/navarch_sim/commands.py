@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 import typer
 
-from navarch_agent.inject import Injection, Verb
+from navarch_agent.inject import READINGS, Injection, Verb
 from navarch_cli.output import show_data
 from navarch_cli.session import WRONG, Failure, Output, Session, command
 
@@ -14,11 +14,14 @@ VERBS: tuple[str, ...] = get_args(Verb)
 _VALUES = {
     "xid": ("code", "CODE"),
     "temperature": ("temperature_c", "DEGREES"),
+    "reading": ("reading", "NAME=VALUE"),
     "busy": ("processes", "PROCESSES"),
     "silence": ("for_s", "DURATION"),
 }
-"""What a verb's value means, and its name. Other verbs take none; these but `xid` may go without."""
-_ABOUT_ONE_GPU = frozenset({"xid", "ecc", "nvlink", "temperature"})
+"""What a verb's value means, and its name. Other verbs take none; these but `xid` and `reading` may go
+without."""
+_ABOUT_ONE_GPU = frozenset({"xid", "ecc", "nvlink", "temperature", "reading", "gpu-lost"})
+_READING = f"NAME=VALUE with one of {', '.join(READINGS)}"
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -34,7 +37,8 @@ def inject_command(
         str | None,
         typer.Argument(
             metavar="VALUE",
-            help="xid: its code. temperature: degrees C; none ends it. silence: how long (1h). busy: processes on each GPU (1).",
+            help="xid: its code. temperature: degrees C; none ends it. reading: NAME=VALUE, as remap_pending=true. "
+            "silence: how long (1h). busy: processes on each GPU (1).",
             show_default=False,
         ),
     ] = None,
@@ -68,9 +72,11 @@ def request(verb: str, value: str | None, *, gpu: int | None, message: str | Non
     if value is not None:
         if verb not in _VALUES:
             raise Failure(f"{verb} takes no value, found {value!r:.40}", WRONG)
-        body[_VALUES[verb][0]] = _read(verb, value)
+        body |= _reading(value) if verb == "reading" else {_VALUES[verb][0]: _read(verb, value)}
     elif verb == "xid":
         raise Failure("xid: expected its code, as in `navarch inject NODE xid 79`", WRONG)
+    elif verb == "reading":
+        raise Failure(f"reading: expected {_READING}", WRONG)
     if gpu is not None:
         if verb not in _ABOUT_ONE_GPU:
             raise Failure(f"{verb} is about the whole machine: --gpu means nothing here", WRONG)
@@ -84,6 +90,20 @@ def request(verb: str, value: str | None, *, gpu: int | None, message: str | Non
     except msgspec.ValidationError as error:
         raise Failure(f"{verb}: {error}", WRONG) from error
     return body
+
+
+def _reading(text: str) -> dict[str, Any]:
+    """`remap_pending=true`, `throttle=8`; `=none` is a reading that fails."""
+    name, equals, value = text.partition("=")
+    if name not in READINGS or not equals:
+        raise Failure(f"reading: expected {_READING}, found {text!r:.60}", WRONG)
+    try:
+        return {
+            "reading": name,
+            "value": msgspec.json.decode({"none": "null"}.get(value, value), type=bool | int | float | None),
+        }
+    except msgspec.DecodeError:
+        raise Failure(f"reading {name}: expected true, false, a number or none, found {value!r:.40}", WRONG) from None
 
 
 def _read(verb: str, value: str) -> float | int:

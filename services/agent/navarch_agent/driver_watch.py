@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from navarch_agent.gpu.base import DriverState, GpuDriver, Inventory, Sample
+from navarch_agent.gpu.base import Details, DriverState, GpuDriver, Inventory, Sample
 from navarch_common.model.gpu import Gpu
 
 _NOT_READ = Sample(state=DriverState.UNKNOWN, reason="the driver was not read yet")
@@ -23,6 +23,7 @@ class DriverWatch:
         self._driver = driver
         self._grace_s = grace_s
         self._reading: asyncio.Task[None] | None = None
+        self._thorough: asyncio.Task[Details] | None = None
         self._last = _NOT_READ
         self._last_at_s = 0.0
         self.inventory = Inventory(state=DriverState.UNKNOWN, reason="the driver was not asked yet")
@@ -45,6 +46,18 @@ class DriverWatch:
         if self._last is not _NOT_READ and age_s > self.STALE_S:
             return Sample(state=DriverState.UNKNOWN, reason=f"the driver has not answered for {age_s:.0f} s")
         return self._last
+
+    async def details(self, tasks: asyncio.TaskGroup) -> Details | None:
+        """Begin a thorough reading where none is under way, and return the one that has come to its end since the last
+        call; None where none has."""
+        if self._grace_s is None:
+            return await self._driver.details()
+        if self._thorough is None:
+            self._thorough = tasks.create_task(self._driver.details(), name="driver-details")
+        if not self._thorough.done():
+            return None
+        details, self._thorough = self._thorough.result(), None
+        return details
 
     async def identify(self) -> bool:
         """Ask the driver who its GPUs are. Tells whether it named others than before."""

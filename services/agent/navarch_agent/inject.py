@@ -12,12 +12,27 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from navarch_agent.gpu.base import DriverState
+from navarch_agent.gpu.base import DriverState, GpuDetail
 from navarch_agent.gpu.fake import FakeGpuDriver
 from navarch_common.errors import NavarchError
 from navarch_common.xid import xid_entry
 
-Verb = Literal["xid", "ecc", "nvlink", "temperature", "busy", "idle", "silence", "nvml-hang", "nvml-missing", "heal"]
+Verb = Literal[
+    "xid",
+    "ecc",
+    "nvlink",
+    "temperature",
+    "reading",
+    "gpu-lost",
+    "busy",
+    "idle",
+    "silence",
+    "nvml-hang",
+    "nvml-missing",
+    "heal",
+]
+READINGS: tuple[str, ...] = tuple(name for name in GpuDetail.__struct_fields__ if name not in ("index", "lost"))
+"""What `reading` can set."""
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +46,9 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """`xid`: what the line says after the code; by default what the driver would say."""
     temperature_c: Annotated[float, Meta(ge=0.0, le=200.0)] | None = None
     """`temperature`: what the GPU reads from now on; absent: what it really is."""
+    reading: Annotated[str, Meta(max_length=64)] = ""
+    """`reading`: which of a GPU's details, as `remap_pending`; the driver reads `value` there from now on."""
+    value: bool | int | float | None = None
     processes: Annotated[int, Meta(ge=1, le=100)] = 1
     """`busy`: how many processes hold each GPU."""
     for_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 3600.0
@@ -94,12 +112,8 @@ class Simulation:
                 return self._xid(injection, 48)
             case "nvlink":
                 return self._xid(injection, 74)
-            case "temperature":
-                self._driver.pin_temperature(self._gpu(injection), injection.temperature_c)
-                reads = (
-                    "its own temperature" if injection.temperature_c is None else f"{injection.temperature_c:g} degrees"
-                )
-                return f"GPU {injection.gpu} now reads {reads}"
+            case "temperature" | "reading" | "gpu-lost":
+                return self._on_gpu(injection, self._gpu(injection))
             case "busy":
                 self._driver.work(injection.processes)
                 return f"{injection.processes} process(es) now hold every GPU"
@@ -119,8 +133,9 @@ class Simulation:
                 self._driver.pretend(DriverState.OK)
                 for gpu in self._driver.gpus:
                     self._driver.pin_temperature(gpu.index, None)
+                self._driver.restore()
                 self.silence(0.0)
-                return "the driver answers, temperatures are real, the machine speaks"
+                return "the driver answers, its readings are real, the machine speaks"
 
     def _gpu(self, injection: Injection) -> int:
         if injection.gpu >= len(self._driver.gpus):
@@ -128,6 +143,24 @@ class Simulation:
                 f"there is no GPU {injection.gpu}: this machine has {len(self._driver.gpus)}, from 0"
             )
         return injection.gpu
+
+    def _on_gpu(self, injection: Injection, gpu: int) -> str:
+        """What its driver reads of one GPU."""
+        if injection.verb == "gpu-lost":
+            self._driver.lose(gpu)
+            return f"GPU {gpu} has fallen off the bus, and no kernel line tells of it"
+        if injection.verb == "temperature":
+            self._driver.pin_temperature(gpu, injection.temperature_c)
+            own = injection.temperature_c is None
+            return f"GPU {gpu} now reads {'its own temperature' if own else f'{injection.temperature_c:g} degrees'}"
+        name, value = injection.reading, injection.value
+        if name not in READINGS:
+            raise InjectionRefused(f"there is no reading {name!r}: expected one of {', '.join(READINGS)}")
+        try:
+            self._driver.change(gpu, **{name: value})
+        except msgspec.ValidationError as error:
+            raise InjectionRefused(f"{name} cannot be {value!r}: {error}") from error
+        return f"{name} of GPU {gpu} {'cannot be read' if value is None else f'reads {value}'} from now on"
 
     def _xid(self, injection: Injection, code: int | None) -> str:
         if code is None:

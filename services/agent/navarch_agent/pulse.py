@@ -6,7 +6,7 @@ A driver that hangs stops no heartbeat: reading goes on beside it, and the heart
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -14,12 +14,13 @@ from navarch_agent import checks
 from navarch_agent.commands import Periods
 from navarch_agent.driver_watch import DriverWatch
 from navarch_agent.gpu.base import DriverState, Sample
+from navarch_agent.gpu_checks import GpuChecks
 from navarch_agent.kernel import KernelWatch
 from navarch_agent.parts import Parts
 from navarch_agent.reporter import Reporter
 from navarch_common.bus.base import BusError
 from navarch_common.events import encode
-from navarch_common.events.messages import Heartbeat
+from navarch_common.events.messages import Heartbeat, Observation
 from navarch_common.model.node import Registration
 
 log = structlog.get_logger("navarch.agent.pulse")
@@ -53,6 +54,8 @@ class Pulse:
         self._sequence = 0
         self._hot: frozenset[int] = frozenset()
         self._check_at_s = 0.0
+        self._gpus = GpuChecks()
+        self._looked_at_s = float("-inf")
         self._register_at_s = float("inf")
         self._disconnects = parts.bus.status.disconnects
         self._registering: asyncio.Task[None] | None = None
@@ -69,6 +72,7 @@ class Pulse:
                 sample = await self._watch.sample(tasks)
                 await self._send(self._heartbeat(sample))
                 self._check(sample)
+                await self._look_closely(sample, tasks)
                 self._maybe_register(sample, tasks)
                 await asyncio.sleep(
                     self.periods.heartbeat_s * self._parts.rng.uniform(1 - self.JITTER, 1 + self.JITTER)
@@ -126,9 +130,23 @@ class Pulse:
         if hot != self._hot or (observations and now_s >= self._check_at_s):
             self._hot = hot
             self._check_at_s = now_s + self.periods.health_check_s
-            for observation in observations:
-                with self._parts.telemetry.span("gpu-reading", kind=observation.event_type) as span:
-                    self._reporter.health(observation, trace=span.traceparent)
+            self._report(observations)
+
+    async def _look_closely(self, sample: Sample, tasks: asyncio.TaskGroup) -> None:
+        """Report what the readings tell of GPUs, those that are read once in a health-check period included."""
+        now_s, at = asyncio.get_running_loop().time(), self._parts.clock.now()
+        found = self._gpus.on_sample(sample, self._watch.gpus, at)
+        if now_s - self._looked_at_s >= self.periods.health_check_s and self._watch.gpus:
+            details = await self._watch.details(tasks)
+            if details is not None:
+                self._looked_at_s = now_s
+                found += self._gpus.on_details(details, sample, self._watch.gpus, at)
+        self._report(found)
+
+    def _report(self, observations: Iterable[Observation]) -> None:
+        for observation in observations:
+            with self._parts.telemetry.span("gpu-reading", kind=observation.event_type) as span:
+                self._reporter.health(observation, trace=span.traceparent)
 
     def _maybe_register(self, sample: Sample, tasks: asyncio.TaskGroup) -> None:
         """Register anew when the driver changed its mind, after a lost connection, and once in a while."""
@@ -154,6 +172,7 @@ class Pulse:
             if self._repeats:
                 self._repeats = False
                 self._reporter.repeat_faults()
+                self._gpus.tell_again()
 
     def _registration(self) -> Registration:
         parts, facts, watch = self._parts, self._parts.host.facts(), self._watch

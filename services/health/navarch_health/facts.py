@@ -26,6 +26,11 @@ READINGS: Final = frozenset({"thermal", "power"})
 DRIVER_VERDICT: Final = "xid-154"
 """The driver's own word on what a GPU needs. It takes it back by itself."""
 
+ENDED: Final = "ended"
+"""The measurement by which an agent says that it follows a condition: false while it lasts, true once it is over."""
+
+_OF_A_KIND: Final = frozenset({"kernel", "driver_error", "memory", "nvlink", "pcie", "clocks", "fabric", "host"})
+"""Event types that say in `kind` what happened: the code is that."""
 _INT64: Final = 2**63 - 1
 _WORDS: Final = {
     "recovery_action": "recovery_action",
@@ -45,17 +50,20 @@ class Subject(Struct, frozen=True, kw_only=True):
     entity: str
     """`gpu:<uuid or pci>`, `switch:<pci>`, `device:<pci>` or `node`."""
     code: str
-    """`xid-79`, `sxid-20034`, `thermal`, or the kernel line's kind."""
+    """`xid-79`, `sxid-20034`, `thermal`, or what kind of line or condition it is, as `gpu_lost`."""
     gpu: Gpu | None = None
     """The GPU of the node's inventory, where one matches."""
     catalogue: CatalogueEntry | None = None
     """What the catalogue says of an Xid or SXid, `unclassified` where it says nothing."""
+    lasting: bool = False
+    """A condition that the agent follows: it says itself when it is over."""
 
     @property
     def verdict_key(self) -> str:
         """Under which the record keeps the verdict. What can be taken back has a place of its own, so that it hides
         nothing when it stands and uncovers what else there is when it goes."""
-        return f"{self.entity}/{self.code}" if self.code == DRIVER_VERDICT or self.code in READINGS else self.entity
+        apart = self.lasting or self.code == DRIVER_VERDICT or self.code in READINGS
+        return f"{self.entity}/{self.code}" if apart else self.entity
 
 
 def subject_of(observation: Observation, gpus: tuple[Gpu, ...]) -> Subject:
@@ -67,14 +75,18 @@ def subject_of(observation: Observation, gpus: tuple[Gpu, ...]) -> Subject:
     if observation.event_type == "sxid" and number is not None:
         entity = f"switch:{observation.pci}" if observation.pci else "node"
         return Subject(entity=entity, code=f"sxid-{number}", catalogue=sxid_entry(number))
-    code = observation.event_type
-    if code == "kernel":
-        code = (
-            _NOT_A_CODE.sub("-", str(observation.metrics.get("kind", "kernel")).lower())[:64].lstrip("._-") or "kernel"
-        )
-        if gpu is None and observation.pci:
-            return Subject(entity=f"device:{observation.pci}", code=code)
-    return Subject(entity=_gpu_entity(observation, gpu), code=code, gpu=gpu)
+    code = _kind(observation) if observation.event_type in _OF_A_KIND else observation.event_type
+    if observation.event_type == "kernel" and gpu is None and observation.pci:
+        entity = f"device:{observation.pci}"
+    else:
+        entity = _gpu_entity(observation, gpu)
+    return Subject(entity=entity, code=code, gpu=gpu, lasting=ENDED in observation.metrics)
+
+
+def _kind(observation: Observation) -> str:
+    """The kind that it names, as a code; its event type where it names none."""
+    said = str(observation.metrics.get("kind", observation.event_type)).lower()
+    return _NOT_A_CODE.sub("-", said)[:64].lstrip("._-") or observation.event_type
 
 
 def facts_of(

@@ -19,7 +19,7 @@ from navarch_common.model.node import NodeRecord
 from navarch_common.xid.catalogue import Severity
 from navarch_common.xid.lines import escape_control
 from navarch_health import episodes as folding
-from navarch_health.facts import DRIVER_VERDICT, READINGS, Subject, facts_of, subject_of
+from navarch_health.facts import DRIVER_VERDICT, ENDED, READINGS, Subject, facts_of, subject_of
 from navarch_health.policy import Facts, Judge, Judgement, Rule
 from navarch_health.verdict import ENTITIES_MAX, NODE, Change, Context, on_its_way_out, settle, worse
 
@@ -54,6 +54,10 @@ class Sighting:
     @property
     def is_reading(self) -> bool:
         return self.observation.event_type in READINGS
+
+    @property
+    def has_ended(self) -> bool:
+        return self.observation.metrics.get(ENDED) is True
 
     @property
     def is_drivers_word(self) -> bool:
@@ -98,7 +102,7 @@ def fold_report(
         known = folding.fold(draft.episodes, line)
         if known is draft.episodes:
             continue
-        overtaken = _is_overtaken(draft, line)
+        overtaken = (subject.lasting or subject.code == DRIVER_VERDICT) and _is_overtaken(draft, line)
         opened = len(known) != len(draft.episodes)
         draft = structs.replace(draft, episodes=known)
         facts = facts_of(observation, subject, node, draft, folding.of(known, subject.entity, subject.code))
@@ -121,7 +125,7 @@ def _judged(draft: HealthRecord, sighting: Sighting, rule: Rule | None, limits: 
     """`draft` with what `rule` makes of the sighting: worse, calmer, or as it was."""
     key = sighting.subject.verdict_key
     standing = draft.entities.get(key)
-    if rule is None or rule.result == "healthy":
+    if sighting.has_ended or rule is None or rule.result == "healthy":
         return draft if standing is None else _taken_back(draft, key, standing, sighting)
     if standing is None and len(draft.entities) >= ENTITIES_MAX - 4:
         key, standing = NODE, draft.entities.get(NODE)
@@ -139,8 +143,9 @@ def _judged(draft: HealthRecord, sighting: Sighting, rule: Rule | None, limits: 
 
 
 def _taken_back(draft: HealthRecord, key: str, standing: EntityVerdict, sighting: Sighting) -> HealthRecord:
-    """The driver takes back its own word; a calm reading breaks a row of bad ones. Nothing else is taken back here."""
-    if sighting.is_drivers_word and not on_its_way_out(draft, sighting.node):
+    """The driver takes back its own word, and an agent says that a condition is over; a calm reading breaks a row of
+    bad ones. Nothing else is taken back here."""
+    if (sighting.is_drivers_word or sighting.has_ended) and not on_its_way_out(draft, sighting.node):
         return structs.replace(draft, entities={k: v for k, v in draft.entities.items() if k != key})
     if sighting.is_reading and standing.readings:
         calm = structs.replace(standing, readings=0, read_at=sighting.observation.at)
@@ -199,9 +204,7 @@ def _in_time(observation: Observation) -> Observation:
 
 
 def _is_overtaken(record: HealthRecord, line: folding.Line) -> bool:
-    """A later word of the driver is known already. Of what can be taken back the highest sequence wins."""
-    if line.code != DRIVER_VERDICT:
-        return False
+    """A later word of the same is known already. Of what can be taken back the highest sequence wins."""
     own = (e for e in record.episodes if (e.entity, e.code, e.boot_id) == (line.entity, line.code, line.boot_id))
     return any(number > line.number for episode in own for number in episode.seen)
 
@@ -259,7 +262,9 @@ def _reason(observation: Observation, subject: Subject, judgement: Judgement, co
     """What `explain` prints of a new episode, those of applications included: so that they are seen to be ignored."""
     rule = judgement.rule
     verdict = "no rule matches" if rule is None else f"rule {rule.name} says {rule.result}"
-    if rule is not None and rule.action != "none":
+    if observation.metrics.get(ENDED) is True:
+        verdict = "this is over"
+    elif rule is not None and rule.action != "none":
         verdict += f", {rule.action.replace('_', ' ')}"
     text = f"{_what(subject, observation)} on {_where(subject, observation)}: {verdict}"
     return Reason(at=context.now, code=subject.code, text=text[:TEXT_MAX], actor="health", trace=context.trace)

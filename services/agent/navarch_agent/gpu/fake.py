@@ -10,9 +10,10 @@ import hashlib
 import random
 import uuid
 
+import msgspec
 from msgspec.structs import replace
 
-from navarch_agent.gpu.base import DriverState, Inventory, Sample
+from navarch_agent.gpu.base import Details, DriverState, GpuDetail, Inventory, Sample
 from navarch_common.model.gpu import Gpu, GpuSample
 
 DRIVER_VERSION = "570.133.20"
@@ -30,6 +31,35 @@ _SLOTS = (
     "0000:db:00",
 )
 """Where the GPUs of an 8-GPU machine sit. More than eight repeat the slots in the next PCI domain."""
+_WELL = GpuDetail(
+    index=0,
+    recovery_action=0,
+    ecc_enabled=True,
+    ecc_corrected=0,
+    ecc_uncorrected=0,
+    ecc_uncorrected_ever=0,
+    remapped_rows=0,
+    remap_pending=False,
+    remap_failed=False,
+    temperature_memory_c=48.0,
+    slowdown_c=90.0,
+    memory_max_c=95.0,
+    throttle=0,
+    clock_sm_mhz=1980,
+    clock_sm_max_mhz=1980,
+    power_limit_w=700.0,
+    nvlinks=18,
+    nvlinks_up=18,
+    nvlink_errors=0,
+    pcie_generation=5,
+    pcie_generation_max=5,
+    pcie_width=16,
+    pcie_width_max=16,
+    pcie_replays=0,
+    fabric_state=3,
+    fabric_status=0,
+)
+"""What an H100 of an 8-GPU machine reads when all is well."""
 
 
 class FakeGpuDriver:
@@ -42,6 +72,9 @@ class FakeGpuDriver:
         self._turn = 0
         self._lost: set[int] = set()
         self._pinned_c: dict[int, float] = {}
+        self._changed: dict[int, dict[str, float | None]] = {}
+        self._details: tuple[GpuDetail, ...] | None = None
+        """As they are; None where they are to be made anew."""
         self._state = DriverState.OK
         self._reason = ""
 
@@ -54,7 +87,14 @@ class FakeGpuDriver:
         if self._state is not DriverState.OK:
             return Sample(state=self._state, reason=self._reason)
         self._wander()
-        return Sample(state=DriverState.OK, gpus=tuple(self._readings))
+        return Sample(state=DriverState.OK, gpus=tuple(self._readings), lost=tuple(sorted(self._lost)))
+
+    async def details(self) -> Details:
+        if self._state is not DriverState.OK:
+            return Details(state=self._state, reason=self._reason)
+        if self._details is None:
+            self._details = tuple(map(self._detail, self._identity))
+        return Details(state=DriverState.OK, gpus=self._details)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -80,9 +120,25 @@ class FakeGpuDriver:
             self._pinned_c[index] = temperature_c
         self._readings[index] = self._moved(self._readings[index])
 
+    def change(self, index: int, **details: float | None) -> None:
+        """Make a GPU's details read so from now on, as the fields of `GpuDetail` are called.
+
+        Raises `msgspec.ValidationError` for what no driver could read.
+        """
+        changed = {**self._changed.get(index, {}), **details}
+        msgspec.convert({"index": index, **changed}, GpuDetail)
+        self._changed[index] = changed
+        self._details = None
+
+    def restore(self) -> None:
+        """Let all details read again as at the start."""
+        self._changed.clear()
+        self._details = None
+
     def lose(self, index: int) -> None:
         """Let a GPU fall off the bus: the driver still counts it and can read nothing of it."""
         self._lost.add(index)
+        self._details = None
         self._readings[index] = GpuSample(index=index)
 
     def pretend(self, state: DriverState, reason: str = "") -> None:
@@ -92,6 +148,11 @@ class FakeGpuDriver:
             DriverState.MISSING: "no driver is loaded (simulated)",
             DriverState.HUNG: "nvmlDeviceGetTemperature on GPU 0 did not return within 10 s (simulated)",
         }.get(state, "the driver answers with errors (simulated)")
+
+    def _detail(self, gpu: Gpu) -> GpuDetail:
+        if gpu.index in self._lost:
+            return GpuDetail(index=gpu.index, lost=True)
+        return replace(_WELL, index=gpu.index, **self._changed.get(gpu.index, {}))
 
     def _wander(self) -> None:
         """Move one GPU's readings a step; each has its turn, so that a fleet of thousands costs little."""

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from navarch_agent.gpu.base import DriverState, Inventory, Sample
+from navarch_agent.gpu.base import Details, DriverState, GpuDetail, Inventory, Sample
 from navarch_common.model.gpu import GPUS_MAX, Gpu, GpuSample
 from navarch_common.xid.pci import normalize_pci
 
 _ANSWER_BYTES_MAX = 1 << 20
 _KILL_WAIT_S = 1.0
-_Item = TypeVar("_Item", Gpu, GpuSample)
+_Item = TypeVar("_Item", Gpu, GpuSample, GpuDetail)
 
 
 class _Broken(Exception):
@@ -71,7 +71,16 @@ class NvmlDriver:
             gpus = tuple(self._read(row, GpuSample) for row in answer["gpus"])
         except _Broken as broken:
             return Sample(state=broken.state, reason=broken.reason)
-        return Sample(state=DriverState.OK, gpus=gpus)
+        lost = tuple(row["index"] for row in answer["gpus"] if row.get("lost"))
+        return Sample(state=DriverState.OK, gpus=gpus, lost=lost)
+
+    async def details(self) -> Details:
+        try:
+            answer = await self._ask("details")
+            gpus = tuple(self._read(row, GpuDetail) for row in answer["gpus"])
+        except _Broken as broken:
+            return Details(state=broken.state, reason=broken.reason)
+        return Details(state=DriverState.OK, gpus=gpus)
 
     async def close(self) -> None:
         self._closed = True
@@ -79,13 +88,20 @@ class NvmlDriver:
 
     @staticmethod
     def _read(row: dict[str, Any], item: type[_Item]) -> _Item:
-        """Take one GPU's row; numbers that cannot be are no readings."""
+        """Take one GPU's row; numbers that cannot be are no readings.
+
+        Who a GPU is and whether it is idle is then unknown as a whole; of its details the rest counts.
+        """
         if "pci" in row:
             row = {**row, "pci": normalize_pci(row["pci"]) or ""}
         try:
             return msgspec.convert(row, item)
         except msgspec.ValidationError:
-            return item(index=row["index"])
+            index = {"index": row["index"]}
+            if item is not GpuDetail:
+                return msgspec.convert(index, item)
+            possible = {name: value for name, value in row.items() if _is(item, {**index, name: value})}
+            return msgspec.convert({**index, **possible}, item)
 
     async def _ask(self, request: str) -> dict[str, Any]:
         """Return the child's answer. Raises `_Broken` where there is none, or none that says OK."""
@@ -168,3 +184,11 @@ class NvmlDriver:
                 await child.wait()
         except TimeoutError:
             self._stuck = child
+
+
+def _is(item: type[_Item], row: dict[str, Any]) -> bool:
+    try:
+        msgspec.convert(row, item)
+    except msgspec.ValidationError:
+        return False
+    return True
