@@ -18,8 +18,12 @@ import pytest
 from navarch_agent.log import KernelLog, KernelLogUnavailable, KernelRecord
 from navarch_agent.log.fake import MemoryKernelLog
 from navarch_agent.log.file import FileKernelLog
+from navarch_agent.log.journald import Journald
 from navarch_agent.log.kmsg import Kmsg
 from navarch_common.clock import ManualClock, SystemClock
+from navarch_common.xid import parse_line
+from support.journal import Journal
+from support.kmsg_samples import meaning, samples
 
 BOOT = "8f5c0a52-0000-4000-8000-000000000001"
 
@@ -75,14 +79,18 @@ class PolledKmsg(Kmsg):
         return os.dup(self._ring.ours.fileno())
 
 
-@pytest.fixture(params=["memory", "file", "kmsg"])
-async def machine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Machine]:
+@pytest.fixture(params=["memory", "file", "kmsg", "journald"])
+async def machine(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Machine]:
     if request.param == "memory":
         memory = MemoryKernelLog(SystemClock(), BOOT)
         yield Machine(memory, memory.printk)
     elif request.param == "file":
         path = tmp_path / "kmsg"
         yield Machine(FileKernelLog(SystemClock(), BOOT, path, sweep_s=0.05), lambda text: append(path, text + "\n"))
+    elif request.param == "journald":
+        yield Machine(Journald(SystemClock(), BOOT, uptime_s=time.monotonic), Journal(tmp_path, monkeypatch).printk)
     else:
         ring = Ring()
         yield Machine(PolledKmsg(ring, tmp_path / "none"), ring.printk)
@@ -157,6 +165,18 @@ async def test_a_place_that_means_nothing_is_the_beginning(machine: Machine) -> 
 async def test_text_that_is_no_utf8_is_read_all_the_same(machine: Machine) -> None:
     machine.printk("caf\u00e9 \u2603")
     assert [record.text for record in await read(machine.log, 1)] == ["caf\u00e9 \u2603"]
+
+
+async def test_every_sample_comes_through_as_its_file_says(machine: Machine) -> None:
+    place, batch = "", 19  # fewer than a ring holds
+    for start in range(0, 95, batch):
+        lines = samples()[start : start + batch]
+        for sample in lines:
+            machine.printk(sample.text)
+        records = await read(machine.log, batch, place)
+        place = records[-1].place
+        told = [meaning(parse_line(record.text)) for record in records]
+        assert told == [(sample.kind, sample.code, sample.pci) for sample in lines]
 
 
 # The ring of the kernel, and its likeness in memory: what nobody reads in time is overwritten.

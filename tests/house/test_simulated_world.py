@@ -9,7 +9,7 @@ from support.workspace import ROOT, module_name, python_modules
 
 OUTSIDE = (
     "navarch_agent.main", "navarch_agent.host", "navarch_agent.gpu.nvml", "navarch_agent.gpu.nvml_child",
-    "navarch_agent.log.kmsg", "navarch_agent.log.file", "navarch_agent.journal",
+    "navarch_agent.log.kmsg", "navarch_agent.log.file", "navarch_agent.journal", "navarch_agent.custom_run",
     "navarch_api", "navarch_cli", "navarch_controlplane",
     "navarch_common.bus.jetstream", "navarch_common.bus.nats_pull", "navarch_common.bus.nats_streams",
     "navarch_common.clock", "navarch_common.log_sink", "navarch_common.process", "navarch_common.run", "navarch_common.telemetry_otlp",

@@ -38,8 +38,10 @@ class Importance(IntEnum):
     LIFECYCLE = 3
 
 
-def from_kernel(fault: KernelFault, record: KernelRecord, gpus: tuple[Gpu, ...]) -> Observation | None:
-    """Return what `record`, parsed as `fault`, tells a policy; None where it tells of no fault.
+def from_kernel(
+    fault: KernelFault, record: KernelRecord, gpus: tuple[Gpu, ...], source: str = "kernel-log"
+) -> Observation | None:
+    """Return what `record`, parsed as `fault`, tells a policy; None where it tells of no fault of its own.
 
     A PCI id that is none of `gpus` is reported all the same.
     """
@@ -59,7 +61,7 @@ def from_kernel(fault: KernelFault, record: KernelRecord, gpus: tuple[Gpu, ...])
         gpu_instance="" if fault.gpu_instance is None else str(fault.gpu_instance),
         message=fault.message[:MESSAGE_LENGTH_MAX],
         metrics=_metrics(fault),
-        source="kernel-log",
+        source=source,
         kernel_sequence=min(record.sequence, SEQUENCE_MAX),
     )
 

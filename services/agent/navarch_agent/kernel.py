@@ -1,4 +1,7 @@
-"""Follows the kernel's log: each line that tells of a fault becomes a report, in the same step as the log's place."""
+"""Follows the kernel's log: each line that tells of a fault becomes a report, in the same step as the log's place.
+
+A second witness may tell of faults too (`witnessed`); what both saw is reported once.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from navarch_agent.driver_watch import DriverWatch
 from navarch_agent.log.base import KernelLogUnavailable, KernelRecord
 from navarch_agent.parts import Parts
 from navarch_agent.reporter import Reporter
+from navarch_agent.sxid_details import SxidDetails
+from navarch_agent.witnesses import KERNEL_LOG, Witnesses
 from navarch_common.events.messages import Observation
 from navarch_common.xid import KernelFault, parse_line
 
@@ -35,16 +40,22 @@ class KernelWatch:
         self._reporter = reporter
         self._driver = driver
         self._damper = checks.Damper()
+        self._witnesses = Witnesses()
+        self._details = SxidDetails()
         self._unavailable = ""
         self._place = parts.spool.place
         self.lost = 0
         """Records that the kernel overwrote before they were read."""
 
-    async def run(self) -> None:
-        """Follow until cancelled; a log that cannot be read is reported, and tried again."""
+    async def identified(self) -> None:
+        """Wait for the GPUs' names, `IDENTIFY_S` at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.IDENTIFY_S):
                 await self._driver.identified.wait()
+
+    async def run(self) -> None:
+        """Follow until cancelled; a log that cannot be read is reported, and tried again."""
+        await self.identified()
         while True:
             try:
                 await self._follow()
@@ -66,21 +77,34 @@ class KernelWatch:
                 if count % self.BREATHE_EVERY == 0:
                     await asyncio.sleep(0)
 
-    def _take(self, record: KernelRecord) -> None:
-        self._place = record.place
+    def witnessed(self, record: KernelRecord, source: str) -> None:
+        """Report what another witness than the kernel's log saw, where the log did not tell of it."""
+        if (fault := parse_line(record.text)) is not None:
+            self._tell(fault, record, source)
+
+    def count_lost(self, record: KernelRecord) -> None:
         if record.lost:
             self.lost += record.lost
             log.warning("the kernel overwrote records before they were read", lost=record.lost, lost_in_all=self.lost)
-        fault = parse_line(record.text)
-        if fault is None:
+
+    def _take(self, record: KernelRecord) -> None:
+        self._place = record.place
+        self.count_lost(record)
+        if (fault := parse_line(record.text)) is not None:
+            self._tell(fault, record, KERNEL_LOG)
+
+    def _tell(self, fault: KernelFault, record: KernelRecord, source: str) -> None:
+        if fault.kind == "sxid_detail":
+            if (more := self._details.fold(fault, record.at, source)) is not None:
+                self._report(record, fault, more, 0)
             return
-        observation = checks.from_kernel(fault, record, self._driver.gpus)
-        if observation is None:
+        observation = checks.from_kernel(fault, record, self._driver.gpus, source)
+        if observation is None or not self._witnesses.is_news(fault, record.at, source):
             return
         left_out = self._damper.admit(fault, record.at)
-        if left_out is None:
-            return
-        self._report(record, fault, observation, left_out)
+        if left_out is not None:
+            self._report(record, fault, observation, left_out)
+        self._details.reported(fault, None if left_out is None else observation, source)
 
     def _report(self, record: KernelRecord, fault: KernelFault, observation: Observation, left_out: int) -> None:
         if left_out:
@@ -88,7 +112,7 @@ class KernelWatch:
         with self._parts.telemetry.span(
             "kernel-line", kind=fault.kind, code=fault.code or 0, pci=fault.pci or ""
         ) as span:
-            self._reporter.health(observation, trace=span.traceparent, place=record.place)
+            self._reporter.health(observation, trace=span.traceparent, place=record.place or None)
         log.info(
             "kernel fault",
             kind=fault.kind,

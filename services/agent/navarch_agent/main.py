@@ -17,15 +17,19 @@ from pathlib import Path
 import structlog
 
 from navarch_agent.commands import Periods
+from navarch_agent.custom_run import CheckDirectory
 from navarch_agent.gpu.fake import FakeGpuDriver
 from navarch_agent.gpu.nvml import NvmlDriver
 from navarch_agent.host import BootIdUnknown, LinuxHost, read_boot_id
+from navarch_agent.host_look import LinuxHostReader
 from navarch_agent.identity import Identity
 from navarch_agent.inject import Simulation
 from navarch_agent.journal import Journal, JournalHeld
 from navarch_agent.log import KernelLog
 from navarch_agent.log.file import FileKernelLog
+from navarch_agent.log.journald import Journald
 from navarch_agent.log.kmsg import DEVICE, Kmsg
+from navarch_agent.log.tracepoints import Tracepoints
 from navarch_agent.parts import Parts
 from navarch_agent.service import Agent
 from navarch_agent.settings import AgentSettings, SettingsError, parse, unknown_variables
@@ -102,9 +106,10 @@ async def run(settings: AgentSettings, tls: ssl.SSLContext | None = None) -> Non
     bus = await connected(settings, tls, rng)
     try:
         kmsg = settings.kmsg
-        if settings.driver == "fake" and kmsg == DEVICE:
-            kmsg = settings.data_dir / "kmsg"  # a simulated machine never writes into the real one's log
         if settings.driver == "fake":
+            if kmsg == DEVICE:
+                kmsg = settings.data_dir / "kmsg"  # a simulated machine never writes into the real one's log
+            assert isinstance(kmsg, Path)  # the settings saw to it
             with contextlib.suppress(OSError):  # a file that is there can be watched; one that isn't comes later
                 kmsg.touch()
         driver, simulation = _driver(settings, kmsg, rng)
@@ -114,12 +119,15 @@ async def run(settings: AgentSettings, tls: ssl.SSLContext | None = None) -> Non
             subjects=Subjects(settings.subject_prefix),
             driver=driver,
             kernel_log=_kernel_log(kmsg, boot_id, host.uptime_s),
+            tracepoints=Tracepoints(SystemClock(), boot_id, uptime_s=host.uptime_s) if simulation is None else None,
             spool=spool,
             host=host,
             telemetry=telemetry,
             clock=SystemClock(),
             rng=rng,
             version=version(),
+            host_reader=_host_reader(settings),
+            checks=None if settings.checks is None else CheckDirectory(settings.checks),
         )
         periods = Periods(heartbeat_s=settings.heartbeat_interval_s, health_check_s=settings.health_check_interval_s)
         await Agent(parts, periods, simulation=simulation).run()
@@ -170,7 +178,7 @@ def _tls(settings: AgentSettings) -> ssl.SSLContext | None:
 
 
 def _driver(
-    settings: AgentSettings, kmsg: Path, rng: random.Random
+    settings: AgentSettings, kmsg: Path | str, rng: random.Random
 ) -> tuple[NvmlDriver, None] | tuple[FakeGpuDriver, Simulation]:
     if settings.driver == "nvml":
         return NvmlDriver(), None
@@ -178,7 +186,13 @@ def _driver(
     return fake, Simulation(fake, lambda line: _printk(kmsg, line))
 
 
-def _printk(path: Path, line: str) -> None:
+def _host_reader(settings: AgentSettings) -> LinuxHostReader | None:
+    """A simulated machine says nothing of the real one that it runs on."""
+    real = settings.driver == "nvml"
+    return LinuxHostReader(settings.data_dir) if real and settings.host_checks else None
+
+
+def _printk(path: Path | str, line: str) -> None:
     """Print into a simulated machine's kernel log, just as anyone may append to it: one line, one write."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -187,7 +201,9 @@ def _printk(path: Path, line: str) -> None:
         os.close(fd)
 
 
-def _kernel_log(path: Path, boot_id: str, uptime_s: Callable[[], float]) -> KernelLog:
+def _kernel_log(path: Path | str, boot_id: str, uptime_s: Callable[[], float]) -> KernelLog:
+    if isinstance(path, str):
+        return Journald(SystemClock(), boot_id, uptime_s=uptime_s, kernel_boot_id=read_boot_id())
     if path == DEVICE or (path.exists() and stat.S_ISCHR(path.stat().st_mode)):
         return Kmsg(SystemClock(), boot_id, uptime_s=uptime_s, path=path)
     return FileKernelLog(SystemClock(), boot_id, path)

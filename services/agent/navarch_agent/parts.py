@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from navarch_agent.custom_checks import CheckRunner
 from navarch_agent.gpu.base import GpuDriver
 from navarch_agent.host import Host
+from navarch_agent.host_reading import HostReader
 from navarch_agent.identity import Identity
 from navarch_agent.log.base import KernelLog
 from navarch_agent.spool import Spool
@@ -25,6 +27,8 @@ class Parts:
     subjects: Subjects
     driver: GpuDriver
     kernel_log: KernelLog
+    tracepoints: KernelLog | None = None
+    """What the driver tells beside that log. None: nobody looks, as on every simulated machine."""
     spool: Spool
     host: Host
     telemetry: Telemetry
@@ -32,3 +36,7 @@ class Parts:
     rng: random.Random
     version: str = ""
     """The agent's own version."""
+    host_reader: HostReader | None = None
+    """Looks at the host's disks, processes and ports. None: nobody does, as on every simulated machine."""
+    checks: CheckRunner | None = None
+    """The operator's own checks. None: there are none."""

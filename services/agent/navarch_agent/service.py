@@ -1,7 +1,8 @@
 """The agent as a whole: its tasks, what it hears, how it leaves.
 
-    kernel log ─ KernelWatch ┐
+    kernel log ─ KernelWatch ┐     (beside it the driver's tracepoints: SecondWitness)
     driver ───── Pulse ──────┼─ Reporter ─ Spool ─ Outbox ─ JetStream
+    host ─────── HostWatch ──┤     (and CustomWatch: the operator's own checks)
     commands ─── here ───────┘     heartbeats and answers to probes: core NATS
 
 An `Agent` may exist thousands of times in one process (a simulated fleet): it holds no thread, no file and no
@@ -17,14 +18,17 @@ import structlog
 
 from navarch_agent import checks
 from navarch_agent.commands import Ignore, Periods, Refuse, Repeat, configured, decide
+from navarch_agent.custom_watch import CustomWatch
 from navarch_agent.driver_watch import DriverWatch
 from navarch_agent.hearing import Handler, hear
+from navarch_agent.host_watch import HostWatch
 from navarch_agent.inject import Injection, InjectionRefused, InjectionReply, Simulation
 from navarch_agent.kernel import KernelWatch
 from navarch_agent.outbox import Outbox
 from navarch_agent.parts import Parts
 from navarch_agent.pulse import Pulse
 from navarch_agent.reporter import Reporter
+from navarch_agent.second_witness import SecondWitness
 from navarch_agent.spool import DoneCommand
 from navarch_common.bus.base import BusError, BusMessage
 from navarch_common.events import BadMessage, decode, encode
@@ -66,6 +70,14 @@ class Agent:
         self._watch = DriverWatch(parts.driver, grace_s=0.5 if simulation is None else None)
         self._kernel = KernelWatch(parts, self._reporter, self._watch)
         self._pulse = Pulse(parts, self._watch, self._kernel, self._reporter, periods or Periods(), self._silent)
+        self._host: HostWatch | None = None
+        if parts.host_reader is not None:
+            self._host = HostWatch(parts, parts.host_reader, self._reporter, lambda: self.periods.health_check_s)
+        self._custom: CustomWatch | None = None
+        if parts.checks is not None:
+            self._custom = CustomWatch(
+                parts, parts.checks, self._reporter, lambda: self.periods.health_check_s, lambda: self._watch.gpus
+            )
         self._stop: asyncio.Future[str] | None = None
         self.says_goodbye = True
         """False where the machine's power is cut instead of switched off."""
@@ -110,6 +122,10 @@ class Agent:
         await self._reply(message, encode(reply))
         if probe.register:
             self._pulse.register_soon()
+            if self._host is not None:
+                self._host.tell_again()
+            if self._custom is not None:
+                self._custom.tell_again()
 
     async def on_command(self, message: BusMessage) -> None:
         """Take a command, do it once, report what came of it."""
@@ -160,6 +176,13 @@ class Agent:
                     self._start_hearing(tasks, subjects.inject(self.node), self.on_inject)
             tasks.create_task(self._pulse.run(), name=f"{self.node}:pulse")
             tasks.create_task(self._kernel.run(), name=f"{self.node}:kernel-log")
+            if self._parts.tracepoints is not None:
+                second = SecondWitness(self._parts.tracepoints, self._kernel)
+                tasks.create_task(second.run(), name=f"{self.node}:tracepoints")
+            if self._host is not None:
+                tasks.create_task(self._host.run(), name=f"{self.node}:host")
+            if self._custom is not None:
+                tasks.create_task(self._custom.run(), name=f"{self.node}:checks")
             reason = await self._stop
             await self._outbox.flush(self.FLUSH_TIMEOUT_S)
             raise _Stopped(reason)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from navarch_agent.commands import INTERVAL_S_MAX, INTERVAL_S_MIN
+from navarch_agent.log.journald import JOURNALD
 from navarch_agent.log.kmsg import DEVICE
 from navarch_common.errors import NavarchError
 from navarch_common.ids import ID_LENGTH_MAX, check_id
@@ -33,8 +34,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     generation: int = 1
     """Which machine behind this node id it is; the control plane drops what an older one says."""
-    kmsg: Path = DEVICE
-    """The kernel log: the device, or a file that is followed."""
+    kmsg: Path | Literal["journald"] = DEVICE
+    """The kernel log: the device, a file that is followed, or systemd's journal, read through `journalctl`."""
     driver: Literal["nvml", "fake"] = "nvml"
     gpu_count: int = 8
     """Of the simulated driver."""
@@ -45,6 +46,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_interval_s: float = 5.0
     """Until the control plane says otherwise."""
     health_check_interval_s: float = 60.0
+    checks: Path | None = None
+    """A directory of executables, each of which is a check of the operator's own."""
+    host_checks: bool = True
+    """Look at disks, processes, network ports and services of the host. Never on a simulated machine."""
     subject_prefix: str = "navarch"
     credentials: Path | None = None
     """A NATS credentials file."""
@@ -71,6 +76,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> AgentSettings:
     for field, name in (("server", "server"), ("node", "node-id"), ("pool", "pool")):
         if field not in values:
             raise SettingsError(f"--{name} is missing; it may also come from {_variables(name)}")
+    if values.get("kmsg") == JOURNALD and values.get("driver") == "fake":
+        raise SettingsError("--kmsg: a simulated machine (--driver fake) prints into a file, expected a path")
     return AgentSettings(**values)
 
 
@@ -91,6 +98,8 @@ class _Flag(msgspec.Struct, frozen=True):
     read: Callable[[str], object]
     expected: str
     help: str
+    switch: bool = False
+    """Given without a value: `--name` for true, `--no-name` for false."""
 
 
 def _variable(name: str) -> str:
@@ -143,6 +152,16 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def _yes_or_no(raw: str) -> bool:
+    if raw.lower() not in ("true", "false"):
+        raise ValueError(raw)
+    return raw.lower() == "true"
+
+
+def _kernel_log(raw: str) -> Path | str:
+    return raw if raw == JOURNALD else Path(raw)
+
+
 def _matching(pattern: str) -> Callable[[str], str]:
     def read(raw: str) -> str:
         if not re.fullmatch(pattern, raw):
@@ -166,7 +185,13 @@ _FLAGS = (
     _Flag("node-id", "node", lambda raw: check_id(raw, "node"), f"a node id ({_ID})", "this node's id"),
     _Flag("pool", "pool", lambda raw: check_id(raw, "pool"), f"a pool's id ({_ID})", "the pool that it belongs to"),
     _Flag("generation", "generation", _between(0, 1_000_000_000), "a whole number", "generation of this node (1)"),
-    _Flag("kmsg", "kmsg", Path, "a path", "kernel log: /dev/kmsg, or a file that is followed"),
+    _Flag(
+        "kmsg",
+        "kmsg",
+        _kernel_log,
+        "a path or journald",
+        "kernel log: /dev/kmsg, a file that is followed, or journald (by journalctl, a third of a second later)",
+    ),
     _Flag(
         "driver", "driver", _one_of("nvml", "fake"), "nvml or fake", "GPU driver: nvml, or fake for a simulated machine"
     ),
@@ -181,6 +206,15 @@ _FLAGS = (
     ),
     _Flag("heartbeat-interval", "heartbeat_interval_s", _seconds, _INTERVAL, "time between heartbeats (5s)"),
     _Flag("health-check-interval", "health_check_interval_s", _seconds, _INTERVAL, "time between health checks (60s)"),
+    _Flag("checks", "checks", Path, "a directory", "run each executable here as a check of your own (docs/health.md)"),
+    _Flag(
+        "host-checks",
+        "host_checks",
+        _yes_or_no,
+        "true or false",
+        "look at the host's disks, processes, ports and services, too, or do not (yes, on a real machine)",
+        switch=True,
+    ),
     _Flag(
         "subject-prefix",
         "subject_prefix",
@@ -209,6 +243,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     for flag in _FLAGS:
+        if flag.switch:
+            parser.add_argument(f"--{flag.name}", dest=flag.field, action="store_const", const="true", help=flag.help)
+            parser.add_argument(
+                f"--no-{flag.name}", dest=flag.field, action="store_const", const="false", help="do not"
+            )
+            continue
         parser.add_argument(
             f"--{flag.name}", dest=flag.field, metavar=flag.name.rpartition("-")[2].upper(), help=flag.help
         )

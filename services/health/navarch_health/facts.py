@@ -29,7 +29,9 @@ DRIVER_VERDICT: Final = "xid-154"
 ENDED: Final = "ended"
 """The measurement by which an agent says that it follows a condition: false while it lasts, true once it is over."""
 
-_OF_A_KIND: Final = frozenset({"kernel", "driver_error", "memory", "nvlink", "pcie", "clocks", "fabric", "host"})
+_OF_A_KIND: Final = frozenset(
+    {"kernel", "driver_error", "memory", "nvlink", "pcie", "clocks", "fabric", "host", "check"}
+)
 """Event types that say in `kind` what happened: the code is that."""
 _INT64: Final = 2**63 - 1
 _WORDS: Final = {

@@ -28,6 +28,7 @@ def test_every_flag_is_a_variable_too() -> None:
         "NAVARCH_AGENT_BOOT_ID": "b-1",
         "NAVARCH_AGENT_HEARTBEAT_INTERVAL": "500ms",
         "NAVARCH_AGENT_HEALTH_CHECK_INTERVAL": "2m",
+        "NAVARCH_AGENT_HOST_CHECKS": "false",
         "NAVARCH_AGENT_SUBJECT_PREFIX": "acme.navarch",
         "NAVARCH_AGENT_CREDENTIALS": "/c",
         "NAVARCH_AGENT_TLS_CA": "/t",
@@ -46,6 +47,7 @@ def test_every_flag_is_a_variable_too() -> None:
         boot_id="b-1",
         heartbeat_interval_s=0.5,
         health_check_interval_s=120,
+        host_checks=False,
         subject_prefix="acme.navarch",
         credentials=Path("/c"),
         tls_ca=Path("/t"),
@@ -65,6 +67,24 @@ def test_the_address_also_comes_from_the_common_variable_but_never_from_the_cli_
 
 def test_a_flag_wins_over_its_variable() -> None:
     assert parse([*NEEDED, "--generation", "2"], {"NAVARCH_AGENT_GENERATION": "9"}).generation == 2
+    assert parse([*NEEDED, "--host-checks"], {"NAVARCH_AGENT_HOST_CHECKS": "false"}).host_checks
+
+
+def test_the_host_is_looked_at_unless_a_switch_or_its_variable_says_no() -> None:
+    assert parse(NEEDED, {}).host_checks
+    assert parse([*NEEDED, "--host-checks"], {}).host_checks
+    assert not parse([*NEEDED, "--no-host-checks"], {}).host_checks
+    assert not parse([*NEEDED, "--no-host-checks"], {"NAVARCH_AGENT_HOST_CHECKS": "true"}).host_checks
+    with pytest.raises(SettingsError, match="NAVARCH_AGENT_HOST_CHECKS: expected true or false, found 'maybe'"):
+        parse(NEEDED, {"NAVARCH_AGENT_HOST_CHECKS": "maybe"})
+
+
+def test_the_journal_is_a_kernel_log_and_a_file_may_have_its_name() -> None:
+    assert parse([*NEEDED, "--kmsg", "journald"], {}).kmsg == "journald"
+    assert parse(NEEDED, {"NAVARCH_AGENT_KMSG": "journald"}).kmsg == "journald"
+    assert parse([*NEEDED, "--kmsg", "./journald"], {}).kmsg == Path("journald")
+    with pytest.raises(SettingsError, match=r"--kmsg: a simulated machine .* prints into a file, expected a path"):
+        parse([*NEEDED, "--kmsg", "journald", "--driver", "fake"], {})
 
 
 @pytest.mark.parametrize(

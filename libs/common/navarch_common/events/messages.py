@@ -58,7 +58,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: datetime
     event_type: Code
     """`xid`, `sxid`, `thermal`, `power`, `memory`, `nvlink`, `pcie`, `driver_error`, `ecc_sbe`, `ecc_dbe`, `kernel`,
-    `message_rejected`."""
+    `host`, `message_rejected`."""
     system: Name = ""
     """`DCGM_HEALTH_WATCH_DRIVER` and its like; empty where none fits."""
     code: Annotated[int, Meta(ge=0, le=10_000_000)] | None = None

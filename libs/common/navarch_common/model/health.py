@@ -62,7 +62,7 @@ class Evidence(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     at: datetime
     source: Code
-    """`kernel-log`, `nvml`, `provider`, `liveness`, `operator`."""
+    """`kernel-log`, `tracepoint`, `nvml`, `provider`, `liveness`, `operator`."""
     code: Code
     text: Text
     sequence: Sequence = 0
