@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.report import Figure, save, show
 
-NAMES = ("chain", "heartbeats", "fleet", "agent", "start", "sim")
+NAMES = ("chain", "heartbeats", "fleet", "agent", "start", "sim", "lines", "policy")
 
 
 def main() -> int:

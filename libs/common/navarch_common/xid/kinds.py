@@ -48,7 +48,8 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("raid_fail", r"md/raid\S*: ?Disk failure on "),
     ("fs_readonly", r"(?:EXT4-fs|XFS|BTRFS)\b.*Remounting filesystem read-only"),
     ("io_error", r"(?:EXT4-fs|XFS|BTRFS)\b.*I/O error"),
-    ("io_error", r"(?:Buffer I/O error on dev |(?:blk_update_request: )?I/O error, dev )"),
+    ("io_error", r"Buffer I/O error on dev "),
+    ("io_error", r"(?:blk_update_request: )?I/O error, dev "),
     ("nfs_stall", r"nfs: server \S+ not responding"),
     ("nfs_ok", r"nfs: server \S+ OK"),
     ("fd_exhausted", r"VFS: file-max limit \d+ reached"),
@@ -59,3 +60,29 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple((kind, re.compile(text
 
 KINDS: frozenset[str] = frozenset(kind for kind, _ in _PATTERNS) | {"xid", "sxid", "sxid_detail"}
 """Every kind that a `KernelFault` can have."""
+
+SIGNS: tuple[str, ...] = (
+    "NVRM:",
+    "nvidia-nvswitch",
+    "peermem",
+    "mlx5_core ",
+    "NETDEV WATCHDOG: ",
+    "ost carrier",
+    "PCIe Bus Error: ",
+    ": AER: ",
+    ": DPC: ",
+    "EDAC MC",
+    "[Hardware Error]",
+    " blocked for more than ",
+    "BUG: soft lockup",
+    "oom-kill:constraint=",
+    ": Kill",
+    "nvme nvme",
+    "no available path",
+    "Disk failure on ",
+    "Remounting filesystem read-only",
+    "I/O error",
+    "nfs: server ",
+    "VFS: file-max limit ",
+)
+"""Words, one of which every line that tells of a fault has: most lines have none, and are done with a single search."""

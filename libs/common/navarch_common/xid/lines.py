@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-from navarch_common.xid.kinds import PATTERNS
+from navarch_common.xid.kinds import PATTERNS, SIGNS
 from navarch_common.xid.pci import PCI_PATTERN, normalize_pci
 
 LINE_BYTES_MAX = 8192
@@ -68,6 +68,7 @@ _PREFIXES = tuple(
 )
 _PREFIXES_MAX = 8
 
+_SIGN = re.compile("|".join(map(re.escape, SIGNS)))
 _XID = re.compile(
     rf"NVRM: Xid \((?:PCI:)?(?P<pci>{PCI_PATTERN})(?:\s+GPU-I:(?P<gi>\d{{1,4}}))?(?:\s+GPU-CI:(?P<ci>\d{{1,4}}))?\):"
     r"\s*(?P<code>\d{1,5})\b,?\s*(?P<rest>.*)\Z",
@@ -93,6 +94,8 @@ def parse_line(line: str, *, anywhere: bool = False) -> KernelFault | None:
     With `anywhere`, an Xid or SXid is also found behind a prefix that we don't know (a person decodes a log of some
     other tool); what an agent acts on is parsed without.
     """
+    if not _SIGN.search(line):
+        return None
     text, truncated = _bounded(line)
     text = strip_prefix(text)
     fault = _parse(text)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from re import _constants, _parser  # type: ignore[attr-defined]  # what a pattern is made of, nobody else tells
+from typing import Any
+
 import pytest
 
-from navarch_common.xid import KernelFault, normalize_pci, parse_line
-from navarch_common.xid.kinds import KINDS
+from navarch_common.xid import KernelFault, lines, normalize_pci, parse_line
+from navarch_common.xid.kinds import KINDS, PATTERNS, SIGNS
 from navarch_common.xid.lines import LINE_BYTES_MAX
 from support.kmsg_samples import meaning, samples
 
@@ -158,3 +162,30 @@ def test_a_pci_address_is_padded_and_never_cut(address: str, expected: str | Non
 )
 def test_hostile_text_is_refused_quickly(line: str) -> None:
     assert parse_line(line, anywhere=True) is None
+
+
+def _words(pattern: re.Pattern[str]) -> list[list[str]]:
+    """What a match must contain: for each way through the pattern, the runs of plain characters on it."""
+    ways = [[""]]
+    for token, given in _parser.parse(pattern.pattern, pattern.flags):
+        if token is _constants.LITERAL:
+            ways = [[*runs[:-1], runs[-1] + chr(given)] for runs in ways]
+        elif token is _constants.SUBPATTERN and given[3] and given[3][0][0] is _constants.BRANCH:
+            alternatives = given[3][0][1][1]
+            ways = [[*runs, *_plain(one), ""] for runs in ways for one in alternatives]
+        else:
+            ways = [[*runs, ""] for runs in ways]
+    return ways
+
+
+def _plain(tokens: Any) -> list[str]:
+    runs = [""]
+    for token, given in tokens:
+        runs = [*runs[:-1], runs[-1] + chr(given)] if token is _constants.LITERAL else [*runs, ""]
+    return runs
+
+
+@pytest.mark.parametrize(("kind", "pattern"), [*PATTERNS, ("xid", lines._XID), ("sxid", lines._SXID)])
+def test_no_line_that_tells_of_a_fault_is_without_one_of_the_signs(kind: str, pattern: re.Pattern[str]) -> None:
+    for runs in _words(pattern):
+        assert any(sign in run for run in runs for sign in SIGNS), f"{kind}: none of the signs is in {runs}"
