@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from fixtures.world import World, make_world
 from navarch_common import dead
@@ -143,3 +144,41 @@ async def test_a_lifecycle_report_over_which_the_intake_breaks_is_buried_and_the
     [letter] = await letters(world)
     assert letter.headers["Navarch-Subject"] == f"navarch.reports.{bad}.lifecycle"
     assert [alarm.actor for alarm in await world.events("cluster.alarm")] == ["provisioner"]
+
+
+async def test_a_store_that_has_just_gone_back_and_knows_no_node_makes_no_health_report_useless(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "LATER_S", 0.01)
+    before = world.stores.backup()
+    rig = await health_of(world)
+    async with rig.running():
+        await rig.step()
+        await rig.beat(NAMES[0])
+        await rig.becomes(NAMES[0], "healthy")
+        world.stores.roll_back(before)  # and nobody has noticed yet
+        await rig.report(said(NAMES[0]))
+        await asyncio.sleep(0.1)
+        assert await world.bus.pending("NAVARCH_REPORTS", "health") == 1
+    assert await world.events("cluster.message-rejected") == []
+
+
+@pytest.mark.parametrize("known", ["no such node", "an earlier generation of it"])
+async def test_a_store_that_has_just_gone_back_makes_no_lifecycle_report_useless(
+    world: World, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    monkeypatch.setattr(intake, "AGAIN_S", 0.01)
+    before = world.stores.backup()
+    rig = Rig(world)
+    async with rig.running():
+        await rig.desire(1)
+        await rig.reach(lambda rs: sum(r.phase is Phase.BOOTING for r in rs) == 1, "a machine boots")
+        [record] = await rig.nodes(Phase.BOOTING)
+        if known != "no such node":
+            before = world.stores.backup()
+            await world.plant((NODE.key(record.node), structs.replace(record, generation=record.generation + 1)))
+        world.stores.roll_back(before)  # and nobody has noticed yet
+        await rig.register(record.node, generation=record.generation + (known != "no such node"))
+        await asyncio.sleep(0.1)
+        assert await world.bus.pending("NAVARCH_REPORTS", "provisioner") == 1
+    assert await world.events("cluster.message-rejected") == []

@@ -83,12 +83,17 @@ class Verdicts:
     ) -> Change | None:
         node, health = await self._deps.store.get_many([NODE.key(name), HEALTH.key(name)])
         if node is None:
+            await self._prove(NODE.key(name), ABSENT)
             raise UnknownNode(f"there is no record of node {name}")
         context = self.context(trace)
         known = health is not None and health.record.generation == node.record.generation
         sight = first_sight(node.record, context)
         before = health.record if health is not None and known else sight.record
-        change = decide(node.record, before, context)
+        try:
+            change = decide(node.record, before, context)
+        except NavarchError:
+            await self._prove(node.key, node.revision)
+            raise
         if change is None and create and not known and node.record.phase in WATCHED:
             change = sight
         if change is None:
@@ -102,6 +107,11 @@ class Verdicts:
             return None
         await self._commit(node, health, change, rests_on, fresh=not known)
         return change
+
+    async def _prove(self, key: AnyKey, revision: int) -> None:
+        """Who gives a report up for good must not have read a store that has just gone back: reading does not show it, a
+        commit of what was read does. Raises `Conflict`, `StoreError`."""
+        await self._deps.committer.commit(Commit(expect={key: revision}))
 
     async def _commit(
         self,

@@ -84,14 +84,14 @@ class Intake:
             return
         for _ in range(TRIES):
             stored = await self._deps.store.get(NODE.key(report.node))
-            if stored is None:
-                await self._unknown(delivery, report)
-                return
-            useless = _useless(report, stored.record)
-            if useless:
-                await self._reject(delivery, report.node, useless, pool=stored.record.pool, node=report.node)
-                return
             try:
+                if why := await self._useless(report, stored):
+                    pool = report.pool if stored is None else stored.record.pool
+                    await self._reject(delivery, report.node, why, pool=pool, node=report.node)
+                    return
+                if stored is None:
+                    await self._dead.put_off(delivery, SAFE_MODE_AGAIN_S)
+                    return
                 kept = await self._keep(report, stored)
             except Conflict:
                 continue
@@ -142,12 +142,22 @@ class Intake:
             text=report.text if isinstance(report, CommandResult) else _reason(report),
         )
 
-    async def _unknown(self, delivery: Delivery, report: LifecycleReport) -> None:
-        meta = await self._deps.store.get(META.key())
-        if meta is None or meta.record.safe_mode is not None:
-            await self._dead.put_off(delivery, SAFE_MODE_AGAIN_S)
-            return
-        await self._reject(delivery, report.node, "there is no such node", node=report.node, pool=report.pool)
+    async def _useless(self, report: LifecycleReport, node: Stored[NodeRecord] | None) -> str:
+        """Why it can never be of use; empty where it can, or may yet. Raises `Conflict`, `StoreError`.
+
+        A store that has just gone back knows nothing of a node, or another generation of it. Reading does not show that;
+        a commit of what was read does.
+        """
+        if node is None:
+            meta = await self._deps.store.get(META.key())
+            if meta is None or meta.record.safe_mode is not None:
+                return ""
+            why, key, revision = "there is no such node", NODE.key(report.node), ABSENT
+        else:
+            why, key, revision = _useless(report, node.record), node.key, node.revision
+        if why:
+            await self._deps.committer.commit(Commit(expect={key: revision}))
+        return why
 
     async def _reject(self, delivery: Delivery, source: str, error: object, *, pool: str = "", node: str = "") -> None:
         await self._rejects.note(delivery.subject, source, error, pool=pool, node=node)

@@ -52,9 +52,8 @@ class KernelFault(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     """The line was longer than `LINE_BYTES_MAX` and was cut."""
 
 
-_PREFIXES = tuple(
-    re.compile(text)
-    for text in (
+_PREFIX = re.compile(
+    "|".join((
         r"\d{1,5},\d{1,20},\d{1,20},[^;\s]{0,64};",  # raw kmsg: priority, sequence, microseconds, flags
         r"<\d{1,4}>",  # printk level
         r"\w{2,10}\s*:\w{2,10}\s*: ",  # dmesg --decode: facility and level
@@ -64,8 +63,8 @@ _PREFIXES = tuple(
         r"\d{4}-\d\d-\d\dT[\d:.,]{8,18}(?:Z|[+-]\d\d:?\d\d)?(?=\s)",  # ISO time
         r"\w{3} [ \d]\d [\d:]{8} \S{1,255}(?= \S{1,64}: )",  # syslog: time and host
         r"(?:\S{1,255} )?(?:kernel|systemd-networkd)(?:\[\d{1,10}\])?:(?=\s)",  # [host and] tag
-    )
-)
+    ))
+)  # fmt: skip
 _PREFIXES_MAX = 8
 
 _SIGN = re.compile("|".join(map(re.escape, SIGNS)))
@@ -82,7 +81,7 @@ _SXID_DETAIL = re.compile(r"Severity \d|Data \{")
 _PROCESS = re.compile(r"pid=(?:'[^']*'|(?P<pid>\d{1,10}))(?:, name=(?P<name><unknown>|.{0,15}?))?(?:, (?P<rest>.*))?\Z")
 _PREVIOUS = re.compile(r"\bcaused by previous Xid (\d{1,5})\s*\Z")
 _RESET_FLAGS = re.compile(r"\bRST: (Yes|No), D-RST: (Yes|No)")
-_RECOVERY = re.compile(r"recovery action changed from 0x[0-9A-Fa-f]{1,8} \([^)]*\) to 0x([0-9A-Fa-f]{1,8})")
+_RECOVERY = re.compile(r"recovery action changed from 0x[0-9A-Fa-f]{1,8} \([^)]{0,64}\) to 0x([0-9A-Fa-f]{1,8})")
 _SXID_WORD = re.compile(r"(Fatal|Non-fatal),\s*(?:Link (-?\d{1,4})\b)?")
 _NVLINK5_WORD = re.compile(r"[A-Z][A-Za-z0-9_/]*\s+(Fatal|Nonfatal)\s+XC[01]\s+i[01]\s+Link\s+(-?\d{1,4})\b")
 _NVLINK_ERROR = re.compile(r"NVLink: .*\blink (\d{1,4})\(")
@@ -94,7 +93,7 @@ def parse_line(line: str, *, anywhere: bool = False) -> KernelFault | None:
     With `anywhere`, an Xid or SXid is also found behind a prefix that we don't know (a person decodes a log of some
     other tool); what an agent acts on is parsed without.
     """
-    if not _SIGN.search(line):
+    if not _SIGN.search(line, 0, LINE_BYTES_MAX):
         return None
     text, truncated = _bounded(line)
     text = strip_prefix(text)
@@ -110,7 +109,7 @@ def parse_line(line: str, *, anywhere: bool = False) -> KernelFault | None:
 def strip_prefix(text: str) -> str:
     """Take off time, level, host and tag, in whatever order a log put them."""
     for _ in range(_PREFIXES_MAX):
-        match = next((found for found in (prefix.match(text) for prefix in _PREFIXES) if found), None)
+        match = _PREFIX.match(text)
         if match is None:
             break
         text = text[match.end() :].lstrip(" ")
@@ -121,12 +120,19 @@ def escape_control(text: str) -> str:
     """Write what a terminal would obey, or not show, as `\\x1b` or `\\u202e`; the rest stays."""
     if text.isprintable():
         return text
+    text = text.translate(_ESCAPES)
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def _escaped(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_ESCAPES = {code: _escaped(chr(code)) for code in range(0x100) if not chr(code).isprintable()}
+"""What a log has of them, as a rule. The rest of Unicode takes ten times as long."""
 
 
 def _bounded(line: str) -> tuple[str, bool]:

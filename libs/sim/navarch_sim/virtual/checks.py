@@ -123,8 +123,8 @@ class Checks:
         """When it was last: an outbox that is gone keeps nobody's order."""
         self._remembered_us = 0
         """Up to which revision it then remembered."""
-        self._not_up: set[str] = set()
-        """Nodes whose machine was booting once more when its time was up."""
+        self._given_up: set[str] = set()
+        """Nodes whose time was up, and rightly: see `_give_up`."""
         self._from_before: frozenset[str] = frozenset()
         """Nodes without a machine on record when the store was put back: there may be one all the same."""
         self.failed_told: dict[tuple[str, str], int] = {}
@@ -199,8 +199,8 @@ class Checks:
             self.bounds.on_node(was, record, self._nodes, self._loop.time())
         if before is not None and was is not record.phase and not lifecycle.may_follow(before.phase, record.phase):
             self.fail("phases", f"{record.node} went from {before.phase} to {record.phase}, written by {who}")
-        if record.phase is Phase.REGISTRATION_TIMEOUT and not self._sky.plug_of(record.node):
-            self._not_up |= {one.request.node for one in self._sky.machine_of(record.node) if one.boots > 1}
+        if record.phase is Phase.REGISTRATION_TIMEOUT and was is not record.phase:
+            self._give_up(record.node)
         if record.phase is Phase.TERMINATING and was is not record.phase:
             self._going[record.node] = self._loop.time(), record
             self._check_floor(record)
@@ -226,6 +226,15 @@ class Checks:
                     "launch-proven",
                     f"{record.node} became {record.phase} and {machine.instance_id} is its machine: {why}",
                 )
+
+    def _give_up(self, node: str) -> None:
+        """Rightly, where its machine is just rebooting, or nobody could hear of it since it was up: what comes of it
+        later, while a freeze keeps it, changes nothing."""
+        rebooting = not self._sky.plug_of(node)
+        for one in self._sky.machine_of(node):
+            up_s = (one.booted_at - BEGIN).total_seconds()
+            if (rebooting and one.boots > 1) or self._truth.is_silent_from(node, up_s, self._loop.time()):
+                self._given_up.add(node)
 
     def _on_health(self, record: HealthRecord, applied: Applied) -> None:
         self._history.note("health", f"{record.node} {record.status} {record.code}")
@@ -322,7 +331,7 @@ class Checks:
             return  # A leak that was collected: `no-leak` and `one-machine` judge how it came to be.
         truth = self._truth.of(node)
         wished = truth.wishes & {"terminate", "replace"}
-        if truth.fatal_at_s is not None or wished or node in self._not_up:
+        if truth.fatal_at_s is not None or wished or node in self._given_up:
             return
         progress = record.drain
         if progress is not None and progress.cause == "scale-down":

@@ -52,6 +52,13 @@ class Truth:
         for span in self.of(node).busy:
             span.end_s = min(span.end_s, at_s)
 
+    def is_silent_from(self, node: str, begin_s: float, end_s: float) -> bool:
+        """Whether it could not be heard at any moment of that time. The spans may touch each other."""
+        for span in sorted(self.of(node).silent, key=lambda span: span.begin_s):
+            if span.begin_s <= begin_s < span.end_s:
+                begin_s = span.end_s
+        return begin_s >= end_s
+
     def longest_silence(self, node: str, until_s: float) -> float:
         """Of the spans, which may touch each other, the longest time without a break."""
         spans = sorted((span.begin_s, min(span.end_s, until_s)) for span in self.of(node).silent)
