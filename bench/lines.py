@@ -53,7 +53,7 @@ _BARE = re.compile(
 
 
 async def run() -> list[Figure]:
-    faults = [line.split("\t")[0] for line in SAMPLES.read_text().splitlines() if line and not line.startswith("#")]
+    faults = samples()
     rng = random.Random(1)
     day = faults * DAYS
     day += [rng.choice(ORDINARY).format(t=turn / 7, n=rng.randrange(60_000)) for turn in range(COUNT - len(day))]
@@ -64,6 +64,12 @@ async def run() -> list[Figure]:
         _worst("the worst line", parse_line),
         _worst("the worst line, decoded", lambda line: Decoder().line(line)),
     ]
+
+
+def samples() -> list[str]:
+    """The sample lines, of which nearly all tell of a fault."""
+    rows = SAMPLES.read_text(encoding="utf-8").splitlines()
+    return [row.split("\t")[0] for row in rows if row and not row.startswith("#")]
 
 
 def _worst(what: str, read: Callable[[str], object]) -> Figure:

@@ -19,8 +19,9 @@ import msgspec
 XIDS = range(144, 151)
 Action = Literal["none", "reset_gpu", "follow_xid154"]
 
+# A unit does not end with a space: without saying so, a run of n spaces is read n times from each of its spaces.
 _LINE = re.compile(
-    r"(?P<unit>[A-Z][A-Za-z0-9_/ ]{0,63}?)\s{1,64}(?:Fatal|Nonfatal)\s+XC[01]\s+i[01]\s+Link\s+-?\d{1,4}\s*"
+    r"(?P<unit>[A-Z][A-Za-z0-9_/ ]*?)(?<! )\s+(?:Fatal|Nonfatal)\s+XC[01]\s+i[01]\s+Link\s+-?\d{1,4}\s*"
     r"\((?P<intr>0x[0-9A-Fa-f]{1,8})\s+(?P<status>0x[0-9A-Fa-f]{1,8})\b"
 )
 _ACTIONS: dict[str, Action] = {"IGNORE": "none", "XID_154_EVAL": "follow_xid154", "RESET_GPU": "reset_gpu"}
