@@ -80,6 +80,13 @@ FOUND_LAST = {
     14542: "machines were given up as never found healthy while all of health was away",
     14109: "a slow call ended a machine after the store had forgotten that it was to go",
 }
+"""The same, of seeds with the stories of forgotten launches."""
+
+FOUND_NOW = {
+    94: "two copies counted a pool at once: one failed its last healthy node by a line, the other another one by silence",
+    26744: "who watches thought a machine healthy that nobody could have heard of in its time: a freeze had kept it",
+    33652: "a store that had just gone back knew no such node, and its registration was refused for good",
+}
 """The same, of seeds as they are drawn now."""
 
 QUICKLY_FOUND = {
@@ -114,6 +121,13 @@ def test_a_seed_that_found_something_of_late_stays_clean(seed: int) -> None:
 @pytest.mark.parametrize("seed", [pytest.param(seed, id=f"{seed}: {why}") for seed, why in FOUND_LAST.items()])
 def test_a_seed_that_found_something_last_stays_clean(seed: int) -> None:
     report = run_seed(seed, options=draw_fourth(seed))
+    assert report.violation is None, "\n".join([str(report.violation), *report.history[-40:]])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [pytest.param(seed, id=f"{seed}: {why}") for seed, why in FOUND_NOW.items()])
+def test_a_seed_that_found_something_now_stays_clean(seed: int) -> None:
+    report = run_seed(seed, options=draw(seed))
     assert report.violation is None, "\n".join([str(report.violation), *report.history[-40:]])
 
 
