@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -12,11 +14,12 @@ from navarch_common import copies
 from navarch_common.events import encode
 from navarch_common.events.kinds import MessageRejected, NodeFailed, NodeSuspect
 from navarch_common.events.messages import Probe, ProbeReply
+from navarch_common.model.base import AnyKey
 from navarch_common.model.cluster import META, SafeMode
 from navarch_common.model.health import HEALTH
 from navarch_common.model.node import NODE, Phase, ProviderState
 from navarch_common.model.pool import VERDICTS
-from navarch_common.store.base import Commit, Conflict
+from navarch_common.store.base import Commit, Conflict, Stored
 from navarch_health import reports
 from support.deps import until, without_bus
 from support.health_rig import CONFIG, REPORTS, Rig
@@ -593,7 +596,7 @@ async def test_the_last_healthy_node_is_not_made_the_last_by_two_copies_at_once(
         read, raced = world.store.get_many, False
         about = VERDICTS.key("training") if moment == "before it counts again" else HEALTH.key(silent)
 
-        async def read_while_another_copy_judges(keys):  # type: ignore[no-untyped-def]
+        async def read_while_another_copy_judges(keys: Sequence[AnyKey]) -> list[Stored[Any] | None]:
             nonlocal raced
             found = await read(keys)
             if not raced and about in keys:

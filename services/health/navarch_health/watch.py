@@ -212,7 +212,9 @@ class Watch:
         How many of a pool are healthy, and how many have failed, may be another by the hand of another copy since this
         pass looked. So the pools' markers are read, then what has changed, and what still follows is committed.
         """
-        markers = [VERDICTS.key(pool) for pool in sorted({self._fleet.tracked[name].pool for name in failing})]
+        tracked = self._fleet.tracked
+        pools = {tracked[name].pool for name in failing if name in tracked}
+        markers = [VERDICTS.key(pool) for pool in sorted(pools)]
         found = await self._deps.store.get_many(markers)
         rests_on = {
             key: ABSENT if stored is None else stored.revision for key, stored in zip(markers, found, strict=True)
@@ -220,8 +222,10 @@ class Watch:
         await self._fleet.reread(now)
         _, ruling = self._rule(silent, now, self.deaf(now))
         for decision in ruling.decisions:
-            key = VERDICTS.key(self._fleet.tracked[decision.node].pool)
-            if decision.verdict != "failed" or key not in rests_on:
+            if decision.verdict != "failed" or decision.node not in tracked:
+                continue  # it may end while others are committed
+            key = VERDICTS.key(tracked[decision.node].pool)
+            if key not in rests_on:
                 continue
             done = await self._one(decision.node, self._acting(decision, silent[decision.node]), {key: rests_on[key]})
             if done is None:

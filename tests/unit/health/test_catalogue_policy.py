@@ -105,8 +105,9 @@ def seen(line: str, at: float = 0.0) -> Observation:
 
 def judged(line: str) -> tuple[Facts, Rule]:
     observation = seen(line)
-    assert node().registration is not None
-    facts = facts_of(observation, subject_of(observation, node().registration.gpus), node(), record(), ())  # type: ignore[union-attr]
+    machine = node().registration
+    assert machine is not None
+    facts = facts_of(observation, subject_of(observation, machine.gpus), node(), record(), ())
     judgement = default_policy().judge(facts)
     assert not judgement.errors
     assert judgement.rule is not None
